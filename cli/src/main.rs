@@ -1,0 +1,3 @@
+//! roadstead
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! roadstead-csi
+
+fn main() {}

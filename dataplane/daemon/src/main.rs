@@ -1,0 +1,3 @@
+//! roadsteadd
+
+fn main() {}

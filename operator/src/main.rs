@@ -1,0 +1,3 @@
+//! roadstead-operator
+
+fn main() {}
