@@ -1,0 +1,42 @@
+# Everything a person runs. The work is done by the scripts in e2e/; `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PROFILE ?= ci
+TOOLS := .cache/tools/bin
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
+
+.PHONY: demo demo-down
+demo: ## a local Kubernetes of three nodes, Roadstead in it, and PostgreSQL on a volume that moves between nodes
+	@e2e/demo.sh
+demo-down: ## removes what `make demo` started (what was built stays)
+	@e2e/cluster/cluster down
+
+.PHONY: test e2e bench
+test: ## every check and every test; ends with a summary
+	@e2e/test.sh
+e2e: ## the cluster and virtual machine scenarios alone; LIST=1 lists them, ONLY=NAME or ONLY=NAME/CHECK runs one
+	@e2e/run $(if $(LIST),--list) $(ONLY)
+bench: ## measures speed, CPU and memory and writes docs/benchmarks.md
+	@e2e/bench.sh
+
+.PHONY: build image
+build: ## the four programs, into target/$(PROFILE)
+	cargo build --locked --profile $(PROFILE) --workspace --bins
+image: build ## the container image, as a tar file
+	@e2e/images.sh roadstead
+
+.PHONY: fmt lint deny unit chart
+fmt: ## formatting
+	cargo fmt --all --check
+lint: ## clippy and shellcheck, warnings are errors
+	cargo clippy --locked --workspace --all-targets --profile $(PROFILE) -- -D warnings
+	shellcheck -x $$(e2e/shell-files)
+deny: ## licences, bans and duplicates of the dependencies
+	@e2e/deny.sh
+unit: ## unit and property tests
+	cargo test --locked --profile $(PROFILE) --workspace
+chart: ## lints the Helm chart
+	@e2e/chart.sh
