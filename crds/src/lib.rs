@@ -1,1 +1,60 @@
-//! roadstead-crds
+//! The objects of API group `roadstead.io/v1alpha1`, all of them cluster-scoped.
+//!
+//! | kind | spec is written by | says |
+//! |---|---|---|
+//! | [`Target`] | the administrator | the drives of a node that carry volumes |
+//! | [`NVMeNamespace`] | the CSI driver or a person | one volume |
+//! | [`NVMeAttachment`] | the CSI driver or a person | one volume on one node |
+//! | [`NVMeHost`] | the operator | one node as an initiator |
+//!
+//! The structs are the single source of the CRD YAML under `charts/roadstead/crds`; a test fails when that is
+//! stale. Everything a schema or a CEL rule can refuse is refused at admission, so the readers of these types
+//! may rely on it for objects that passed a current API server; they still parse quantities themselves,
+//! because an object may be older than a rule.
+
+pub mod condition;
+pub mod quantity;
+
+mod attachment;
+mod host;
+mod manifest;
+mod namespace;
+mod portal;
+mod schema;
+mod target;
+
+pub use attachment::{NVMeAttachment, NVMeAttachmentSpec, NVMeAttachmentStatus, PathStatus};
+pub use host::{NVMeHost, NVMeHostSpec, NVMeHostStatus, UnusedDrive};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+pub use manifest::{Manifest, ManifestError, manifests};
+pub use namespace::{NVMeNamespace, NVMeNamespaceSpec, NVMeNamespaceStatus};
+pub use portal::Portal;
+pub use target::{
+    DriveSource, DriveSpec, DriveStatus, FileSource, MemorySource, Target, TargetSpec, TargetStatus,
+};
+
+/// The API group of every object.
+pub const GROUP: &str = "roadstead.io";
+
+/// The only version so far.
+pub const VERSION: &str = "v1alpha1";
+
+/// Finalizer that the operator sets before anything of an object exists on a node, and lifts when nothing does.
+pub const FINALIZER: &str = "roadstead.io/protect";
+
+/// What a volume's subsystem NQN starts with; the volume's UUID follows.
+pub const NQN_PREFIX: &str = "nqn.2026-11.io.roadstead:";
+
+/// The namespace identifier of a volume: the only one in its subsystem.
+pub const VOLUME_NSID: u32 = 1;
+
+/// TCP port of NVMe/TCP on a storage node.
+pub const NVME_TCP_PORT: u16 = 4420;
+
+/// Topology key of the CSI driver: its value is the node's name.
+pub const TOPOLOGY_KEY: &str = "topology.roadstead.io/node";
+
+/// The NQN of the subsystem that serves the volume `uuid`.
+pub fn subsystem_nqn(uuid: &str) -> String {
+    format!("{NQN_PREFIX}{uuid}")
+}

@@ -1,0 +1,132 @@
+//! Conditions in the Kubernetes convention: the types and reasons that Roadstead writes, and how they are set.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The object does what it is for.
+pub const READY: &str = "Ready";
+/// The object is being deleted; the message says what that waits for.
+pub const DELETING: &str = "Deleting";
+
+/// Reasons of conditions and of Events, one meaning each.
+pub mod reason {
+    /// Target: every drive is online and the portals listen.
+    pub const SERVING: &str = "Serving";
+    /// Target: some drives are online, others are not.
+    pub const DRIVES_DEGRADED: &str = "DrivesDegraded";
+    /// Target: no drive is online.
+    pub const NO_DRIVE_ONLINE: &str = "NoDriveOnline";
+    /// Target: two Targets name the same node and drive name, or the spec cannot be understood.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// Target, NVMeHost: no connection to the node's daemon.
+    pub const DATAPLANE_UNREACHABLE: &str = "DataplaneUnreachable";
+    /// Target: no node has this name.
+    pub const NODE_NOT_FOUND: &str = "NodeNotFound";
+    /// Target: no daemon pod runs on the node.
+    pub const NO_DATAPLANE: &str = "NoDataplane";
+    /// The node has not yet worked on the newest state.
+    pub const APPLYING: &str = "Applying";
+    /// Target: a portal does not listen.
+    pub const PORTAL_DOWN: &str = "PortalDown";
+    /// NVMeHost: the daemon is connected.
+    pub const CONNECTED: &str = "Connected";
+
+    /// NVMeNamespace: it exists and is served.
+    pub const ONLINE: &str = "Online";
+    /// NVMeNamespace: no Target has room.
+    pub const NO_ROOM: &str = "NoRoom";
+    /// NVMeNamespace: the named Target does not exist.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// NVMeNamespace: no Target is ready.
+    pub const NO_TARGET: &str = "NoTarget";
+    /// NVMeNamespace: no Target is on an allowed node.
+    pub const NO_ALLOWED_NODE: &str = "NoAllowedNode";
+    /// NVMeNamespace: it was given its place.
+    pub const PLACED: &str = "Placed";
+    /// NVMeNamespace: the drive is not online.
+    pub const DRIVE_OFFLINE: &str = "DriveOffline";
+    /// NVMeNamespace: the drive is not in the Target's spec any more.
+    pub const DRIVE_REMOVED: &str = "DriveRemoved";
+    /// NVMeNamespace: the node could not make or grow it.
+    pub const VOLUME_FAILED: &str = "VolumeFailed";
+    /// NVMeNamespace: the drive has no room to grow.
+    pub const NO_ROOM_TO_GROW: &str = "NoRoomToGrow";
+
+    /// NVMeAttachment: the node may connect.
+    pub const ALLOWED: &str = "Allowed";
+    /// NVMeAttachment: the volume does not exist.
+    pub const NAMESPACE_NOT_FOUND: &str = "NamespaceNotFound";
+    /// NVMeAttachment: the volume is not ready.
+    pub const NAMESPACE_NOT_READY: &str = "NamespaceNotReady";
+    /// NVMeAttachment: the volume is being deleted.
+    pub const NAMESPACE_DELETING: &str = "NamespaceDeleting";
+    /// NVMeAttachment: the node never reported its host NQN.
+    pub const HOST_UNKNOWN: &str = "HostUnknown";
+    /// NVMeAttachment: the target has no transport that the node can use.
+    pub const NO_COMMON_TRANSPORT: &str = "NoCommonTransport";
+
+    /// Deletion waits for attachments.
+    pub const WAITING_FOR_ATTACHMENTS: &str = "WaitingForAttachments";
+    /// Deletion waits for volumes that live there.
+    pub const WAITING_FOR_VOLUMES: &str = "WaitingForVolumes";
+    /// Deletion waits for the node.
+    pub const WAITING_FOR_NODE: &str = "WaitingForNode";
+    /// Deletion waits until the node has let go of the device.
+    pub const WAITING_FOR_DETACH: &str = "WaitingForDetach";
+    /// Deletion is under way on the node.
+    pub const REMOVING: &str = "Removing";
+}
+
+/// The value of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody can tell now.
+    Unknown,
+}
+
+impl Status {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::True => "True",
+            Status::False => "False",
+            Status::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The condition of type `type_`.
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// Whether the condition `type_` is there and `True`.
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|c| c.status == Status::True.as_str())
+}
+
+/// A condition that says the same as `old`'s one of that type keeps its time; any other gets `now`.
+pub fn next(
+    old: &[Condition],
+    type_: &str,
+    status: Status,
+    reason: &str,
+    message: impl Into<String>,
+    generation: Option<i64>,
+    now: &Time,
+) -> Condition {
+    let since = find(old, type_)
+        .filter(|c| c.status == status.as_str())
+        .map_or_else(|| now.clone(), |c| c.last_transition_time.clone());
+    Condition {
+        last_transition_time: since,
+        message: message.into(),
+        observed_generation: generation,
+        reason: reason.into(),
+        status: status.as_str().into(),
+        type_: type_.into(),
+    }
+}

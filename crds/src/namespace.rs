@@ -1,0 +1,155 @@
+//! NVMeNamespace: one volume.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One volume. It lives on one drive of one Target, chosen once and written into the status.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "roadstead.io",
+    version = "v1alpha1",
+    kind = "NVMeNamespace",
+    plural = "nvmenamespaces",
+    singular = "nvmenamespace",
+    shortname = "nvns",
+    category = "roadstead",
+    status = "NVMeNamespaceStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "One volume: an NVMe namespace in a subsystem of its own, on one drive of a Target.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.target"),
+    printcolumn(
+        name = "Node",
+        type_ = "string",
+        json_path = ".status.node",
+        description = "The node whose drive holds the data"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Drive",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.drive"
+    ),
+    printcolumn(
+        name = "NQN",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.nqn"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)",
+    "message": "target cannot be changed: a volume stays where it was placed"
+}]))]
+pub struct NVMeNamespaceSpec {
+    /// Size, such as 10Gi; rounded up to a whole MiB. May grow, never shrink.
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [
+        {
+            "rule": "isQuantity(self) && quantity(self).isInteger() && quantity(self).isGreaterThan(quantity('0'))",
+            "message": "size is a quantity such as 10Gi: a whole number of bytes above 0"
+        },
+        {
+            "rule": "!isQuantity(self) || !isQuantity(oldSelf) || !quantity(self).isLessThan(quantity(oldSelf))",
+            "message": "a volume cannot shrink: give the old size or a larger one"
+        }
+    ]))]
+    pub size: String,
+    /// Logical block size in bytes, 512 or 4096. Cannot be changed.
+    #[serde(default = "default_block_size")]
+    #[schemars(
+        schema_with = "crate::schema::block_size",
+        extend("x-kubernetes-validations" = [{
+            "rule": "self == oldSelf",
+            "message": "blockSize cannot be changed: create another volume and copy the data"
+        }])
+    )]
+    pub block_size: u32,
+    /// The Target to live on; without it, the one with the most room. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    pub target: Option<String>,
+    /// Nodes whose drives may hold the volume; without it, any. Counts only until the volume is placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Vec<String>",
+        length(min = 1, max = 5000),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub allowed_nodes: Option<Vec<String>>,
+}
+
+/// The block size of a volume that names none.
+fn default_block_size() -> u32 {
+    4096
+}
+
+/// What is true of a volume. `target`, `drive`, `node`, `nqn`, `nsid` and `uuid` are written once, together, before any
+/// of it exists on a node, and never change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NVMeNamespaceStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, and `Deleting` while the volume is being deleted.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The Target that it lives on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub target: Option<String>,
+    /// The drive of that Target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub drive: Option<String>,
+    /// The node of that Target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub node: Option<String>,
+    /// NQN of its subsystem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub nqn: Option<String>,
+    /// Namespace identifier in that subsystem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::nsid")]
+    pub nsid: Option<u32>,
+    /// UUID of the volume and of its NVMe namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub uuid: Option<String>,
+    /// The size that the node made, in bytes.
+    #[schemars(schema_with = "crate::schema::bytes")]
+    pub capacity_bytes: u64,
+    /// Space in use, in bytes.
+    #[schemars(schema_with = "crate::schema::bytes")]
+    pub allocated_bytes: u64,
+}
