@@ -1,0 +1,131 @@
+//! The kernel's /dev/nvme-fabrics: one line of options written, one line of answer read.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::{HostIdentity, PathSpec};
+
+/// Pause between two tries to connect again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
+/// Keep-alive time-out.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Most I/O queues asked for; the target may give fewer.
+const IO_QUEUES_MAX: usize = 8;
+
+/// The kernel's answer to a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connected {
+    /// N of /dev/nvmeN.
+    pub(super) instance: u32,
+    /// The controller's id at the target.
+    pub(super) cntlid: u32,
+}
+
+/// What to connect to.
+pub(super) struct Options<'a> {
+    pub(super) nqn: &'a str,
+    pub(super) path: &'a PathSpec,
+    pub(super) host: &'a HostIdentity,
+    pub(super) ctrl_loss_timeout: Duration,
+    pub(super) cpus: usize,
+}
+
+impl Options<'_> {
+    /// The option string, comma-separated as the kernel parses it.
+    pub(super) fn to_line(&self) -> String {
+        format!(
+            "nqn={},transport=tcp,traddr={},trsvcid={},hostnqn={},hostid={},\
+             nr_io_queues={},keep_alive_tmo={},reconnect_delay={},ctrl_loss_tmo={}",
+            self.nqn,
+            self.path.address,
+            self.path.port,
+            self.host.nqn,
+            self.host.id,
+            self.cpus.clamp(1, IO_QUEUES_MAX),
+            KEEP_ALIVE.as_secs(),
+            RECONNECT_DELAY.as_secs(),
+            self.ctrl_loss_timeout.as_secs(),
+        )
+    }
+}
+
+/// Makes the kernel connect. Blocks while it does.
+///
+/// # Errors
+/// The kernel's: EALREADY when it has this connection, ECONNREFUSED and the like, or the NVMe status of a
+/// refused Connect command as EIO or similar (dmesg has the status).
+pub(super) fn connect(device: &Path, options: &Options<'_>) -> io::Result<Connected> {
+    let mut file = OpenOptions::new().read(true).write(true).open(device)?;
+    let line = options.to_line();
+    let written = file.write(line.as_bytes())?;
+    if written != line.len() {
+        return Err(io::Error::other(
+            "the kernel took only a part of the options",
+        ));
+    }
+    let mut answer = [0; 128];
+    let length = file.read(&mut answer)?;
+    let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default());
+    parse_answer(&text)
+        .ok_or_else(|| io::Error::other(format!("answer {text:?} names no controller")))
+}
+
+fn parse_answer(text: &str) -> Option<Connected> {
+    let field = |name: &str| {
+        text.trim()
+            .split(',')
+            .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+            .and_then(|value| value.parse().ok())
+    };
+    Some(Connected {
+        instance: field("instance")?,
+        cntlid: field("cntlid")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_option_line_is_what_the_kernel_parses() {
+        let options = Options {
+            nqn: "nqn.2026-11.io.roadstead:example",
+            path: &PathSpec {
+                address: "10.0.0.1".parse().unwrap(),
+                port: 4420,
+            },
+            host: &HostIdentity {
+                nqn: "nqn.2014-08.org.nvmexpress:uuid:h".into(),
+                id: Uuid::from_u128(1),
+            },
+            ctrl_loss_timeout: Duration::from_secs(600),
+            cpus: 64,
+        };
+        assert_eq!(
+            options.to_line(),
+            "nqn=nqn.2026-11.io.roadstead:example,transport=tcp,traddr=10.0.0.1,trsvcid=4420,\
+             hostnqn=nqn.2014-08.org.nvmexpress:uuid:h,hostid=00000000-0000-0000-0000-000000000001,\
+             nr_io_queues=8,keep_alive_tmo=5,reconnect_delay=2,ctrl_loss_tmo=600"
+        );
+    }
+
+    #[test]
+    fn the_answer_is_parsed() {
+        let table = [
+            ("instance=3,cntlid=17\n", Some((3, 17))),
+            ("instance=0,cntlid=1", Some((0, 1))),
+            ("instance=-1,cntlid=0\n", None),
+            ("instance=1\n", None),
+            ("", None),
+        ];
+        for (text, wanted) in table {
+            let got = parse_answer(text).map(|c| (c.instance, c.cntlid));
+            assert_eq!(got, wanted, "{text:?}");
+        }
+    }
+}

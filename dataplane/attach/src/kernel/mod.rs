@@ -1,0 +1,261 @@
+//! Attach by the kernel's own NVMe/TCP host.
+//!
+//! Every path of the specification is one controller of the kernel; native multipath makes one device of
+//! them. The kernel reconnects by itself and holds I/O back meanwhile.
+
+mod fabrics;
+mod sysfs;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::manager::failed_paths;
+use crate::method::{Availability, Device, Method};
+use crate::names::{in_use, size_bytes};
+use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
+
+/// How long a device may take to appear after a connection.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a changed size may take to show after a rescan.
+const RESCAN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Sysfs announces nothing by itself: it is looked at this often.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The kernel's host.
+pub struct KernelMethod {
+    host: HostIdentity,
+    sysfs: PathBuf,
+    dev: PathBuf,
+}
+
+impl KernelMethod {
+    /// For this node.
+    pub fn new(host: HostIdentity) -> Self {
+        Self::with_roots(host, "/sys".into(), "/dev".into())
+    }
+
+    /// With sysfs and devices elsewhere, for tests.
+    pub fn with_roots(host: HostIdentity, sysfs: PathBuf, dev: PathBuf) -> Self {
+        Self { host, sysfs, dev }
+    }
+
+    fn controllers(&self, spec: &Spec) -> Vec<sysfs::Controller> {
+        sysfs::controllers(&self.sysfs, &spec.subsystem_nqn, &self.host.nqn)
+    }
+
+    fn namespace(&self, spec: &Spec) -> Option<sysfs::Namespace> {
+        sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn)
+            .into_iter()
+            .find(|n| n.uuid == spec.volume_uuid)
+    }
+
+    fn device_path(&self, namespace: &sysfs::Namespace) -> PathBuf {
+        self.dev.join(&namespace.name)
+    }
+
+    /// Connects what is not connected yet; one path that works is enough.
+    fn connect(&self, spec: &Spec) -> Result<(), AttachError> {
+        let existing = self.controllers(spec);
+        let mut failures = Vec::new();
+        let mut working = 0;
+        for path in &spec.paths {
+            if existing.iter().any(|c| c.is_alive() && c.is_to(path)) {
+                working += 1;
+                continue;
+            }
+            match self.connect_path(spec, path) {
+                Ok(()) => working += 1,
+                Err(error) => failures.push(format!("{path}: {error}")),
+            }
+        }
+        let reason = failures.join("; ");
+        if working == 0 {
+            return Err(AttachError::Unreachable {
+                nqn: spec.subsystem_nqn.clone(),
+                reason,
+            });
+        }
+        if !failures.is_empty() {
+            warn!(id = spec.id, reason, "some paths cannot be connected");
+        }
+        Ok(())
+    }
+
+    fn connect_path(&self, spec: &Spec, path: &PathSpec) -> std::io::Result<()> {
+        let options = fabrics::Options {
+            nqn: &spec.subsystem_nqn,
+            path,
+            host: &self.host,
+            ctrl_loss_timeout: spec.ctrl_loss_timeout(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        match fabrics::connect(&self.dev.join("nvme-fabrics"), &options) {
+            Ok(connected) => {
+                info!(id = spec.id, %path, controller = connected.instance,
+                    cntlid = connected.cntlid, "kernel connected");
+                Ok(())
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EALREADY) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the namespace's block device.
+    fn wait_for_namespace(&self, spec: &Spec) -> Result<sysfs::Namespace, AttachError> {
+        let deadline = Instant::now() + DEVICE_TIMEOUT;
+        loop {
+            if let Some(namespace) = self.namespace(spec)
+                && self.device_path(&namespace).exists()
+            {
+                return Ok(namespace);
+            }
+            // Others may be there while ours is still being scanned: only at the end are they an answer.
+            if Instant::now() >= deadline {
+                let others = sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn);
+                let names = others.iter().map(|n| format!("{} has {}", n.name, n.uuid));
+                return Err(AttachError::WrongNamespace {
+                    nqn: spec.subsystem_nqn.clone(),
+                    wanted: spec.volume_uuid,
+                    found: match others.is_empty() {
+                        true => format!("no device appeared in {} s", DEVICE_TIMEOUT.as_secs()),
+                        false => names.collect::<Vec<_>>().join(", "),
+                    },
+                });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn finish(&self, spec: &Spec) -> Result<Device, AttachError> {
+        let namespace = self.wait_for_namespace(spec)?;
+        let path = self.device_path(&namespace);
+        if spec.read_only {
+            set_read_only(&path)?;
+        }
+        let size_bytes = size_bytes(&namespace.dir).unwrap_or_default();
+        Ok(Device { path, size_bytes })
+    }
+
+    fn disconnect(&self, spec: &Spec) -> Result<(), AttachError> {
+        for controller in self.controllers(spec) {
+            controller.delete().map_err(AttachError::io(format!(
+                "disconnect {}",
+                controller.dir.display()
+            )))?;
+        }
+        Ok(())
+    }
+}
+
+impl Method for KernelMethod {
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
+
+    fn available(&self) -> Availability {
+        if !self.sysfs.join("module/nvme_tcp").exists() {
+            return Availability::Missing("module nvme-tcp is not loaded".into());
+        }
+        let device = self.dev.join("nvme-fabrics");
+        if !device.exists() {
+            return Availability::Missing(format!("{} does not exist", device.display()));
+        }
+        Availability::Available
+    }
+
+    fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
+        let fresh = self.controllers(spec).is_empty();
+        let result = self.connect(spec).and_then(|()| self.finish(spec));
+        if result.is_err()
+            && fresh
+            && let Err(error) = self.disconnect(spec)
+        {
+            warn!(id = spec.id, %error, "cannot disconnect after a failed attach");
+        }
+        result
+    }
+
+    fn detach(&self, spec: &Spec) -> Result<(), AttachError> {
+        for namespace in sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn) {
+            let device = self.device_path(&namespace);
+            if device.exists() && in_use(&device)? {
+                return Err(AttachError::Busy { device });
+            }
+        }
+        self.disconnect(spec)
+    }
+
+    fn rescan(&self, spec: &Spec) -> Result<u64, AttachError> {
+        let unknown = || AttachError::Unknown {
+            id: spec.id.clone(),
+        };
+        let namespace = self.namespace(spec).ok_or_else(unknown)?;
+        let before = size_bytes(&namespace.dir).ok_or_else(unknown)?;
+        let controllers = self.controllers(spec);
+        let live = controllers
+            .iter()
+            .find(|c| c.state == "live")
+            .ok_or_else(|| AttachError::Unreachable {
+                nqn: spec.subsystem_nqn.clone(),
+                reason: "no controller of it is live now".into(),
+            })?;
+        live.rescan()
+            .map_err(AttachError::io(format!("rescan {}", live.dir.display())))?;
+        // The kernel rescans in the background and says nothing when there is nothing new.
+        let deadline = Instant::now() + RESCAN_TIMEOUT;
+        loop {
+            let now = size_bytes(&namespace.dir).ok_or_else(unknown)?;
+            if now != before || Instant::now() >= deadline {
+                return Ok(now);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn device(&self, spec: &Spec) -> Option<Device> {
+        let namespace = self.namespace(spec)?;
+        Some(Device {
+            path: self.device_path(&namespace),
+            size_bytes: size_bytes(&namespace.dir)?,
+        })
+    }
+
+    fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
+        let controllers = self.controllers(spec);
+        let mut paths = failed_paths(spec, "the kernel has no controller for it");
+        for status in &mut paths {
+            if let Some(controller) = controllers.iter().find(|c| c.is_to(&status.path)) {
+                (status.state, status.message) = match controller.state.as_str() {
+                    "live" => (PathState::Live, String::new()),
+                    "new" | "connecting" | "resetting" => {
+                        (PathState::Connecting, controller.state.clone())
+                    }
+                    other => (PathState::Failed, other.to_owned()),
+                };
+            }
+        }
+        paths
+    }
+}
+
+/// Makes the block device itself refuse writes, whoever opens it.
+fn set_read_only(device: &Path) -> Result<(), AttachError> {
+    use std::os::fd::AsRawFd;
+    let what = format!("make {} read-only", device.display());
+    let file = std::fs::File::open(device).map_err(AttachError::io(what.clone()))?;
+    let on: libc::c_int = 1;
+    // SAFETY: `file` is open; BLKROSET reads one int at the address, which outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKROSET, &raw const on) };
+    if result < 0 {
+        return Err(AttachError::io(what)(std::io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// `_IO(0x12, 93)` of linux/fs.h.
+const BLKROSET: libc::c_ulong = 0x125D;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What the kernel's NVMe host shows in sysfs, with native multipath and without.
+//!
+//! `class/nvme/nvmeN` are controllers; `block/nvmeXnY` are namespaces (with multipath: the heads; the paths
+//! below them are hidden). `block/nvmeXnY/device` is the subsystem with multipath, else the controller; both
+//! have a `subsysnqn`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::PathSpec;
+use crate::names::attribute;
+
+/// A controller: one connection of the kernel to a subsystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Controller {
+    /// Its directory.
+    pub(super) dir: PathBuf,
+    /// `live`, `connecting`, `resetting`, `deleting`, ...
+    pub(super) state: String,
+    /// `traddr=...,trsvcid=...`
+    pub(super) address: String,
+}
+
+impl Controller {
+    /// Whether it goes to this portal.
+    pub(super) fn is_to(&self, path: &PathSpec) -> bool {
+        let field = |name: &str| {
+            self.address
+                .split(',')
+                .find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))
+        };
+        let address = field("traddr").and_then(|text| text.parse().ok());
+        let port = field("trsvcid").and_then(|text| text.parse().ok());
+        address == Some(path.address) && port == Some(path.port)
+    }
+
+    /// Whether the kernel is still using it.
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(
+            self.state.as_str(),
+            "new" | "live" | "resetting" | "connecting"
+        )
+    }
+
+    /// Asks the kernel to look at the namespaces again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn rescan(&self) -> io::Result<()> {
+        fs::write(self.dir.join("rescan_controller"), "1")
+    }
+
+    /// Disconnects, and returns when that is done.
+    ///
+    /// # Errors
+    /// The kernel's; a controller that is gone already is none.
+    pub(super) fn delete(&self) -> io::Result<()> {
+        match fs::write(self.dir.join("delete_controller"), "1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// A namespace's block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Namespace {
+    /// Its directory under `block`.
+    pub(super) dir: PathBuf,
+    /// `nvme0n1`.
+    pub(super) name: String,
+    /// The namespace's UUID; nil when it shows none.
+    pub(super) uuid: Uuid,
+}
+
+/// The controllers of a subsystem that belong to this host.
+pub(super) fn controllers(sysfs: &Path, nqn: &str, host_nqn: &str) -> Vec<Controller> {
+    let entries = |entry: fs::DirEntry| {
+        let dir = entry.path();
+        let ours = attribute(&dir, "subsysnqn")? == nqn
+            // Kernels before 5.7 do not show the host's NQN.
+            && attribute(&dir, "hostnqn").is_none_or(|host| host == host_nqn);
+        ours.then(|| Controller {
+            state: attribute(&dir, "state").unwrap_or_default(),
+            address: attribute(&dir, "address").unwrap_or_default(),
+            dir,
+        })
+    };
+    list(&sysfs.join("class/nvme"), entries)
+}
+
+/// The namespaces of a subsystem that have a block device.
+pub(super) fn namespaces(sysfs: &Path, nqn: &str) -> Vec<Namespace> {
+    let entries = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let dir = entry.path();
+        let visible = name.starts_with("nvme") && attribute(&dir, "hidden").as_deref() != Some("1");
+        let ours = visible && attribute(&dir.join("device"), "subsysnqn")? == nqn;
+        ours.then(|| Namespace {
+            uuid: attribute(&dir, "uuid")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+            dir,
+            name,
+        })
+    };
+    list(&sysfs.join("block"), entries)
+}
+
+fn list<T>(dir: &Path, entry: impl Fn(fs::DirEntry) -> Option<T>) -> Vec<T> {
+    match fs::read_dir(dir) {
+        Ok(listing) => listing.flatten().filter_map(entry).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NQN: &str = "nqn.2026-11.io.roadstead:example";
+
+    fn file(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn controller(root: &Path, name: &str, nqn: &str, host: &str, address: &str) {
+        for (attribute, value) in [
+            ("subsysnqn", nqn),
+            ("hostnqn", host),
+            ("state", "live"),
+            ("address", address),
+        ] {
+            file(root, &format!("class/nvme/{name}/{attribute}"), value);
+        }
+    }
+
+    #[test]
+    fn controllers_are_ours_by_subsystem_and_host() {
+        let root = tempfile::tempdir().unwrap();
+        controller(
+            root.path(),
+            "nvme0",
+            NQN,
+            "h",
+            "traddr=10.0.0.1,trsvcid=4420,src_addr=10.0.0.9",
+        );
+        controller(
+            root.path(),
+            "nvme1",
+            NQN,
+            "other",
+            "traddr=10.0.0.1,trsvcid=4420",
+        );
+        controller(
+            root.path(),
+            "nvme2",
+            "nqn.x",
+            "h",
+            "traddr=10.0.0.1,trsvcid=4420",
+        );
+        let found = controllers(root.path(), NQN, "h");
+        assert_eq!(found.len(), 1);
+        let path = |address: &str, port| PathSpec {
+            address: address.parse().unwrap(),
+            port,
+        };
+        assert!(found[0].dir.ends_with("nvme0") && found[0].is_alive());
+        assert!(found[0].is_to(&path("10.0.0.1", 4420)));
+        assert!(!found[0].is_to(&path("10.0.0.1", 4421)));
+        assert!(!found[0].is_to(&path("10.0.0.2", 4420)));
+    }
+
+    #[test]
+    fn multipath_heads_are_found_and_their_hidden_paths_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let uuid = Uuid::from_u128(5);
+        for (name, hidden) in [("nvme0n1", "0"), ("nvme0c0n1", "1"), ("nvme0c1n1", "1")] {
+            file(root.path(), &format!("block/{name}/hidden"), hidden);
+            file(
+                root.path(),
+                &format!("block/{name}/uuid"),
+                &uuid.to_string(),
+            );
+            file(root.path(), &format!("block/{name}/device/subsysnqn"), NQN);
+        }
+        file(root.path(), "block/nvme1n1/device/subsysnqn", "nqn.other");
+        file(root.path(), "block/vda/size", "8");
+        let found = namespaces(root.path(), NQN);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].uuid), ("nvme0n1", uuid));
+    }
+
+    #[test]
+    fn a_namespace_without_uuid_has_none() {
+        let root = tempfile::tempdir().unwrap();
+        file(root.path(), "block/nvme0n2/device/subsysnqn", NQN);
+        assert!(namespaces(root.path(), NQN)[0].uuid.is_nil());
+        assert!(namespaces(&root.path().join("missing"), NQN).is_empty());
+    }
+}

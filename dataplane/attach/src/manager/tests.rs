@@ -1,0 +1,206 @@
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{Availability, PathSpec};
+
+/// A method that keeps its devices in memory and fails when told to.
+#[derive(Default, Clone)]
+struct Fake(Arc<Mutex<FakeState>>);
+
+#[derive(Default)]
+struct FakeState {
+    devices: Vec<String>,
+    mounted: bool,
+    unreachable: bool,
+    missing: bool,
+    size_bytes: u64,
+}
+
+impl Fake {
+    fn with<T>(&self, f: impl FnOnce(&mut FakeState) -> T) -> T {
+        f(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Method for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn available(&self) -> Availability {
+        match self.with(|s| s.missing) {
+            true => Availability::Missing("not loaded".into()),
+            false => Availability::Available,
+        }
+    }
+
+    fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
+        self.with(|s| {
+            if s.unreachable {
+                return Err(AttachError::Unreachable {
+                    nqn: spec.subsystem_nqn.clone(),
+                    reason: "refused".into(),
+                });
+            }
+            if !s.devices.contains(&spec.id) {
+                s.devices.push(spec.id.clone());
+            }
+            Ok(Device {
+                path: format!("/dev/{}", spec.id).into(),
+                size_bytes: s.size_bytes,
+            })
+        })
+    }
+
+    fn detach(&self, spec: &Spec) -> Result<(), AttachError> {
+        self.with(|s| {
+            if s.mounted {
+                return Err(AttachError::Busy {
+                    device: "/dev/x".into(),
+                });
+            }
+            s.devices.retain(|id| *id != spec.id);
+            Ok(())
+        })
+    }
+
+    fn rescan(&self, _: &Spec) -> Result<u64, AttachError> {
+        Ok(self.with(|s| s.size_bytes))
+    }
+
+    fn device(&self, _: &Spec) -> Option<Device> {
+        None
+    }
+
+    fn paths(&self, _: &Spec) -> Vec<PathStatus> {
+        Vec::new()
+    }
+}
+
+fn spec(id: &str) -> Spec {
+    Spec {
+        id: id.into(),
+        subsystem_nqn: "nqn.2026-11.io.roadstead:example".into(),
+        volume_uuid: Uuid::from_u128(7),
+        paths: vec![PathSpec {
+            address: IpAddr::from([10, 0, 0, 1]),
+            port: 4420,
+        }],
+        read_only: false,
+        method: None,
+        ctrl_loss_timeout_s: 0,
+    }
+}
+
+fn manager(dir: &Path, fake: &Fake) -> Manager {
+    Manager::open(dir, vec![Box::new(fake.clone())]).unwrap()
+}
+
+#[test]
+fn attaching_twice_gives_the_same_device() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    let first = manager.attach(spec("a")).unwrap();
+    let second = manager.attach(spec("a")).unwrap();
+    assert_eq!(first.device, second.device);
+    assert_eq!(first.spec.method.as_deref(), Some("fake"));
+    assert_eq!(manager.attachments().len(), 1);
+}
+
+#[test]
+fn another_volume_under_the_same_id_is_refused() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    manager.attach(spec("a")).unwrap();
+    let mut other = spec("a");
+    other.volume_uuid = Uuid::from_u128(8);
+    assert!(matches!(
+        manager.attach(other),
+        Err(AttachError::Conflict {
+            field: "volume_uuid",
+            ..
+        })
+    ));
+    let mut moved = spec("a");
+    moved.paths[0].port = 4421;
+    assert!(manager.attach(moved).is_ok(), "paths may change");
+}
+
+#[test]
+fn a_failed_attach_leaves_nothing() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    fake.with(|s| s.unreachable = true);
+    assert!(manager.attach(spec("a")).is_err());
+    assert!(manager.attachments().is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_device_in_use_stays_attached() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    manager.attach(spec("a")).unwrap();
+    fake.with(|s| s.mounted = true);
+    assert!(matches!(manager.detach("a"), Err(AttachError::Busy { .. })));
+    assert_eq!(manager.attachments().len(), 1);
+    fake.with(|s| s.mounted = false);
+    manager.detach("a").unwrap();
+    manager.detach("a").unwrap();
+    assert!(manager.attachments().is_empty());
+}
+
+#[test]
+fn a_restarted_daemon_attaches_again() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    manager(dir.path(), &fake).attach(spec("a")).unwrap();
+    fake.with(|s| {
+        s.devices.clear();
+        s.unreachable = true;
+    });
+    let second = manager(dir.path(), &fake);
+    assert!(second.attachments()[0].device.is_none());
+    assert_eq!(second.restore(), 1);
+    assert!(
+        second.attachments()[0].error.is_some(),
+        "kept, with its error"
+    );
+    fake.with(|s| s.unreachable = false);
+    assert_eq!(second.restore(), 0);
+    assert!(second.attachments()[0].device.is_some());
+    second.detach("a").unwrap();
+    assert!(manager(dir.path(), &fake).attachments().is_empty());
+}
+
+#[test]
+fn a_rescan_updates_the_size() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    assert!(matches!(
+        manager.rescan("a"),
+        Err(AttachError::Unknown { .. })
+    ));
+    manager.attach(spec("a")).unwrap();
+    fake.with(|s| s.size_bytes = 4096);
+    assert_eq!(manager.rescan("a").unwrap(), 4096);
+    assert_eq!(
+        manager.attachments()[0].device.as_ref().unwrap().size_bytes,
+        4096
+    );
+}
+
+#[test]
+fn an_unusable_method_says_why() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    fake.with(|s| s.missing = true);
+    let error = manager.attach(spec("a")).err().unwrap().to_string();
+    assert!(error.contains("not loaded"), "{error}");
+    let mut unknown = spec("b");
+    unknown.method = Some("ublk".into());
+    let error = manager.attach(unknown).err().unwrap().to_string();
+    assert!(error.contains("known are: fake"), "{error}");
+    assert!(manager.available_methods().is_empty());
+}
