@@ -1,0 +1,201 @@
+//! Memory that several reactors use as a drive.
+
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use crate::error::RingError;
+
+/// A range that is not within the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "bytes {offset_bytes} to {offset_bytes}+{len} are outside of a memory drive of {size_bytes} bytes"
+)]
+pub struct OutOfRange {
+    /// Start of the range.
+    pub offset_bytes: u64,
+    /// Its length in bytes.
+    pub len: usize,
+    /// The memory's size.
+    pub size_bytes: u64,
+}
+
+/// Ranges at least this long are given back to the system when they are zeroed.
+const RELEASE_MIN_BYTES: usize = 256 * 1024;
+const PAGE: usize = 4096;
+
+/// An anonymous mapping, zero at first, that threads copy into and out of without locks.
+///
+/// Copies that overlap in time give a mix of old and new bytes, as a drive does with overlapping commands; no
+/// reference into the memory ever exists.
+pub struct SharedMemory {
+    base: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping belongs to no thread, and all access is by raw copies that tolerate others.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above. The memory is treated as a device's: it is reached only by memcpy and memset through raw
+// pointers, never by a reference, so that a torn read is a mix of bytes and nothing worse.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Maps `size` bytes of zeroes; the system gives memory when it is first written.
+    ///
+    /// # Errors
+    /// [`RingError::Map`].
+    pub fn new(size: usize) -> Result<Self, RingError> {
+        let failed = |source: rustix::io::Errno| RingError::Map {
+            len_bytes: size,
+            source: source.into(),
+        };
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+        let base =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), size, prot, flags) }.map_err(failed)?;
+        // Large pages spare the translation misses of random access; a kernel without them says no.
+        // SAFETY: the range is the mapping just made; the advice does not change its content.
+        let _ = unsafe { madvise(base, size, Advice::LinuxHugepage) };
+        let base = NonNull::new(base.cast()).ok_or(RingError::Map {
+            len_bytes: size,
+            source: std::io::ErrorKind::InvalidData.into(),
+        })?;
+        Ok(Self { base, size })
+    }
+
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size as u64
+    }
+
+    fn at(&self, offset_bytes: u64, len: usize) -> Result<*mut u8, OutOfRange> {
+        let error = OutOfRange {
+            offset_bytes,
+            len,
+            size_bytes: self.size_bytes(),
+        };
+        let offset = usize::try_from(offset_bytes).map_err(|_| error)?;
+        match offset.checked_add(len) {
+            // SAFETY: `offset` is at most the mapping's size.
+            Some(end) if end <= self.size => Ok(unsafe { self.base.as_ptr().add(offset) }),
+            _ => Err(error),
+        }
+    }
+
+    /// Copies from the memory into `into`.
+    ///
+    /// # Errors
+    /// The range is not within the memory; nothing was copied.
+    pub fn read(&self, offset_bytes: u64, into: &mut [u8]) -> Result<(), OutOfRange> {
+        let from = self.at(offset_bytes, into.len())?;
+        // SAFETY: `at` checked the range; `into` is not part of the mapping, as nothing references it.
+        unsafe { libc::memcpy(into.as_mut_ptr().cast(), from.cast(), into.len()) };
+        Ok(())
+    }
+
+    /// Appends a copy of a range to `into`.
+    ///
+    /// # Errors
+    /// The range is not within the memory; nothing was appended.
+    pub fn append_to(
+        &self,
+        offset_bytes: u64,
+        len: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OutOfRange> {
+        let from = self.at(offset_bytes, len)?;
+        into.reserve(len);
+        // SAFETY: `at` checked the source, `reserve` made room for `len` bytes, which the copy initialises
+        // before they are counted in.
+        unsafe {
+            libc::memcpy(into.as_mut_ptr().add(into.len()).cast(), from.cast(), len);
+            into.set_len(into.len() + len);
+        }
+        Ok(())
+    }
+
+    /// Copies `from` into the memory.
+    ///
+    /// # Errors
+    /// The range is not within the memory; nothing was copied.
+    pub fn write(&self, offset_bytes: u64, from: &[u8]) -> Result<(), OutOfRange> {
+        let to = self.at(offset_bytes, from.len())?;
+        // SAFETY: as in `read`, the other way round.
+        unsafe { libc::memcpy(to.cast(), from.as_ptr().cast(), from.len()) };
+        Ok(())
+    }
+
+    /// Makes a range zero. Whole pages of long ranges are given back to the system.
+    ///
+    /// # Errors
+    /// The range is not within the memory; nothing was changed.
+    pub fn zero(&self, offset_bytes: u64, len: usize) -> Result<(), OutOfRange> {
+        let start = self.at(offset_bytes, len)?;
+        let head = start.align_offset(PAGE).min(len);
+        let pages = (len - head) / PAGE * PAGE;
+        if pages >= RELEASE_MIN_BYTES {
+            // SAFETY: the whole pages lie within the range that `at` checked; a private anonymous page
+            // reads as zero after this advice.
+            let released = unsafe { madvise(start.add(head).cast(), pages, Advice::LinuxDontNeed) };
+            if released.is_ok() {
+                let tail = len - head - pages;
+                // SAFETY: head and tail are the parts of the checked range before and after the pages.
+                unsafe {
+                    libc::memset(start.cast(), 0, head);
+                    libc::memset(start.add(head + pages).cast(), 0, tail);
+                }
+                return Ok(());
+            }
+        }
+        // SAFETY: `at` checked the range.
+        unsafe { libc::memset(start.cast(), 0, len) };
+        Ok(())
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `new`, and no copy can run any more: each borrows `self`.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.size) };
+    }
+}
+
+impl std::fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedMemory({} bytes)", self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_and_zeroes_exactly_its_range() {
+        let size = 2 << 20;
+        let memory = SharedMemory::new(size).unwrap();
+        memory.write(0, &vec![0xab; size]).unwrap();
+        for (offset, len) in [
+            (1usize, 10usize),
+            (4095, 2),
+            (5000, 600_000),
+            (1 << 20, 1 << 20),
+        ] {
+            memory.zero(offset as u64, len).unwrap();
+            let mut all = vec![1; size];
+            memory.read(0, &mut all).unwrap();
+            assert!(all[offset..offset + len].iter().all(|&b| b == 0));
+            assert!(all[..offset].iter().all(|&b| b == 0xab));
+            assert!(all[offset + len..].iter().all(|&b| b == 0xab));
+            memory.write(offset as u64, &vec![0xab; len]).unwrap();
+        }
+        let mut tail = Vec::from([1, 2]);
+        memory.append_to(5, 3, &mut tail).unwrap();
+        assert_eq!(tail, [1, 2, 0xab, 0xab, 0xab]);
+        for (offset, len) in [(size as u64, 1), (u64::MAX, 2), (0, size + 1)] {
+            assert!(memory.zero(offset, len).is_err());
+            assert!(memory.append_to(offset, len, &mut tail).is_err());
+        }
+    }
+}
