@@ -1,3 +1,164 @@
-//! roadstead
+//! `roadstead`, also `kubectl roadstead`: looks at volumes, targets, drives and attachments.
+//!
+//! The same commands work against a cluster (kubeconfig, as kubectl does) and, with `--socket`, against the daemon
+//! of one machine. What is shown comes from the objects' status or the daemon's report; nothing is changed, but by
+//! `attach`, `detach` and `rescan`, which speak to one daemon only.
 
-fn main() {}
+mod cluster;
+mod explain;
+mod inventory;
+mod local;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use inventory::Inventory;
+
+/// Looks at Roadstead volumes and at what serves them.
+#[derive(Parser)]
+#[command(name = "roadstead", version, about)]
+struct Cli {
+    #[command(flatten)]
+    from: From,
+    /// How lists are printed.
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Whom to ask.
+#[derive(Args)]
+struct From {
+    /// Ask the daemon of this machine at its unix socket and not a cluster.
+    #[arg(long, global = true, value_name = "PATH", num_args = 0..=1,
+          default_missing_value = roadstead_api::DEFAULT_SOCKET)]
+    socket: Option<PathBuf>,
+    /// Context of the kubeconfig; the current one unless given.
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "socket")]
+    context: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The sources of capacity.
+    #[command(alias = "target")]
+    Targets,
+    /// The drives of all targets, and those that nothing uses yet.
+    #[command(alias = "drive")]
+    Drives,
+    /// The volumes and where they live.
+    #[command(alias = "volume")]
+    Volumes,
+    /// The volumes in use: on which node, over which path, by which device.
+    #[command(alias = "attachment")]
+    Attachments,
+    /// All of it about one volume: where it lives, who uses it, over what and why.
+    Explain {
+        /// pvc/NAME, pv/NAME, or a volume's name, UUID or NQN.
+        volume: String,
+        /// Kubernetes namespace of the PVC; the kubeconfig's unless given.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
+    /// Exits with 0 if every target is ready and every drive online, else says what is not.
+    Status,
+    /// Makes a remote namespace a block device of this machine (needs --socket).
+    Attach(local::AttachArgs),
+    /// Takes that device away again (needs --socket).
+    Detach {
+        /// The name given to attach.
+        id: String,
+    },
+    /// Gives an attached device the size that its namespace has now (needs --socket).
+    Rescan {
+        /// The name given to attach.
+        id: String,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::process::ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("roadstead: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let Cli {
+        from,
+        output,
+        command,
+    } = cli;
+    match (command, &from.socket) {
+        (Command::Attach(args), Some(socket)) => local::attach(socket, args).await,
+        (Command::Detach { id }, Some(socket)) => local::detach(socket, id).await,
+        (Command::Rescan { id }, Some(socket)) => local::rescan(socket, id).await,
+        (Command::Attach(_) | Command::Detach { .. } | Command::Rescan { .. }, None) => bail!(
+            "this command speaks to the daemon of one machine: add --socket; in a cluster, pods and PVCs attach volumes"
+        ),
+        (Command::Explain { volume, namespace }, socket) => {
+            let (inventory, name) = match socket {
+                Some(socket) => (local::inventory(socket).await?, volume),
+                None => {
+                    let client = cluster::client(from.context.as_deref()).await?;
+                    let name = cluster::volume_name(&client, &volume, namespace.as_deref()).await?;
+                    (cluster::inventory(client).await?, name)
+                }
+            };
+            print!("{}", explain::explain(&inventory, &name)?);
+            Ok(())
+        }
+        (command, socket) => {
+            let inventory = match socket {
+                Some(socket) => local::inventory(socket).await?,
+                None => cluster::inventory(cluster::client(from.context.as_deref()).await?).await?,
+            };
+            show(&command, output, &inventory)
+        }
+    }
+}
+
+/// Prints one list of the inventory, or its verdict.
+fn show(command: &Command, output: Output, inventory: &Inventory) -> Result<()> {
+    let text = match (command, output) {
+        (Command::Targets, Output::Table) => table::targets(inventory),
+        (Command::Drives, Output::Table) => table::drives(inventory),
+        (Command::Volumes, Output::Table) => table::volumes(inventory),
+        (Command::Attachments, Output::Table) => table::attachments(inventory),
+        (Command::Targets, Output::Json) => serde_json::to_string_pretty(&inventory.targets)?,
+        (Command::Drives, Output::Json) => serde_json::to_string_pretty(&inventory.drives)?,
+        (Command::Volumes, Output::Json) => serde_json::to_string_pretty(&inventory.volumes)?,
+        (Command::Attachments, Output::Json) => {
+            serde_json::to_string_pretty(&inventory.attachments)?
+        }
+        _ => {
+            let problems = inventory.problems();
+            if !problems.is_empty() {
+                bail!("{}", problems.join("\n"));
+            }
+            format!(
+                "ready: {} targets, {} drives, {} volumes, {} attachments",
+                inventory.targets.len(),
+                inventory.drives.iter().filter(|d| !d.unused()).count(),
+                inventory.volumes.len(),
+                inventory.attachments.len()
+            )
+        }
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}

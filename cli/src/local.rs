@@ -1,0 +1,346 @@
+//! One machine's daemon: its report as an inventory, and the commands that only it can do.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use roadstead_api::v1::{
+    AttachRequest, AttachmentReport, DetachRequest, DriveReport, DriveState, GetReportRequest,
+    NodeReport, PathState, Portal, RescanRequest, Transport, VolumeReport, VolumeState,
+};
+use roadstead_api::{NVME_TCP_PORT, connect_unix};
+
+use crate::inventory::{self, Inventory};
+
+/// What stands where a cluster has a target's name: a drive's name on a stand-alone machine has no slash.
+const THIS_MACHINE: &str = "local";
+
+/// Arguments of `roadstead attach`.
+#[derive(Args)]
+pub(crate) struct AttachArgs {
+    /// A name for the attachment, for detach and rescan.
+    id: String,
+    /// NQN of the subsystem.
+    #[arg(long)]
+    nqn: String,
+    /// Address of the target, with its port unless that is 4420; repeat it for more paths.
+    #[arg(long = "address", required = true, value_parser = address, value_name = "IP[:PORT]")]
+    addresses: Vec<(IpAddr, u16)>,
+    /// UUID of the namespace; needed if the subsystem has more than one.
+    #[arg(long, default_value = "")]
+    uuid: String,
+    /// How the device is made; the best that the machine has unless given.
+    #[arg(long, value_enum)]
+    method: Option<Method>,
+    /// Refuse writes.
+    #[arg(long)]
+    read_only: bool,
+    /// Seconds that I/O waits for a lost connection before it fails; 0: the daemon's default.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    ctrl_loss_timeout: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Method {
+    Kernel,
+    Fuse,
+}
+
+/// `10.0.0.1`, `10.0.0.1:4420`, `fd00::1` or `[fd00::1]:4420`.
+fn address(text: &str) -> Result<(IpAddr, u16), String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok((ip, NVME_TCP_PORT));
+    }
+    text.parse::<std::net::SocketAddr>()
+        .map(|s| (s.ip(), s.port()))
+        .map_err(|_| format!("'{text}' is not IP, IP:PORT or [IPv6]:PORT"))
+}
+
+/// `roadstead attach`: prints the device.
+pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
+    let portal = |(ip, port): (IpAddr, u16)| Portal {
+        transport: Transport::Tcp.into(),
+        address: ip.to_string(),
+        port: port.into(),
+    };
+    let request = AttachRequest {
+        id: args.id,
+        subsystem_nqn: args.nqn,
+        volume_uuid: args.uuid,
+        paths: args.addresses.into_iter().map(portal).collect(),
+        read_only: args.read_only,
+        method: match args.method {
+            None => "",
+            Some(Method::Kernel) => "kernel",
+            Some(Method::Fuse) => "fuse",
+        }
+        .into(),
+        ctrl_loss_timeout_s: args.ctrl_loss_timeout,
+    };
+    let reply = connect_unix(socket).await?.attach(request).await;
+    let attachment = reply
+        .map_err(said)?
+        .into_inner()
+        .attachment
+        .context("the daemon answered without an attachment")?;
+    println!("{}", attachment.device);
+    Ok(())
+}
+
+/// `roadstead detach`.
+pub(crate) async fn detach(socket: &Path, id: String) -> Result<()> {
+    let reply = connect_unix(socket)
+        .await?
+        .detach(DetachRequest { id })
+        .await;
+    reply.map(|_| ()).map_err(said)
+}
+
+/// `roadstead rescan`: prints the size in bytes.
+pub(crate) async fn rescan(socket: &Path, id: String) -> Result<()> {
+    let reply = connect_unix(socket)
+        .await?
+        .rescan(RescanRequest { id })
+        .await;
+    println!("{}", reply.map_err(said)?.into_inner().size_bytes);
+    Ok(())
+}
+
+/// The daemon's own sentence, without the wrapping of the protocol.
+fn said(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+/// Reads the daemon's report.
+pub(crate) async fn inventory(socket: &Path) -> Result<Inventory> {
+    let mut client = connect_unix(socket).await?;
+    let report = client
+        .get_report(GetReportRequest {})
+        .await
+        .map_err(said)?
+        .into_inner();
+    if report.host.is_none() {
+        bail!("the daemon's report says nothing of the machine: is it of another version?");
+    }
+    Ok(from_report(&report))
+}
+
+fn portal(p: &Portal) -> String {
+    let transport = match p.transport() {
+        Transport::Tcp => "tcp",
+        Transport::Rdma => "rdma",
+        Transport::Unspecified => "?",
+    };
+    format!("{transport} {}:{}", p.address, p.port)
+}
+
+/// A drive's name is TARGET/DRIVE under an operator, and just a name on a stand-alone machine.
+fn split_drive(name: &str) -> (String, String) {
+    let (target, drive) = name.rsplit_once('/').unwrap_or((THIS_MACHINE, name));
+    (target.into(), drive.into())
+}
+
+fn from_report(report: &NodeReport) -> Inventory {
+    let mut drives: Vec<inventory::Drive> = report.drives.iter().map(drive).collect();
+    let unused = report.host.iter().flat_map(|h| &h.unused_drives);
+    drives.extend(unused.map(|d| inventory::Drive {
+        path: d.path.clone(),
+        serial: d.serial.clone(),
+        state: inventory::UNUSED.into(),
+        capacity_bytes: d.size_bytes,
+        ..inventory::Drive::default()
+    }));
+    Inventory {
+        targets: targets(report, &drives),
+        volumes: report.volumes.iter().map(|v| volume(v, report)).collect(),
+        attachments: report.attachments.iter().map(attachment).collect(),
+        drives,
+    }
+}
+
+/// A row for each target name among the drives.
+fn targets(report: &NodeReport, drives: &[inventory::Drive]) -> Vec<inventory::Target> {
+    let silent: Vec<String> = report
+        .portals
+        .iter()
+        .filter(|p| !p.listening)
+        .map(|p| p.message.clone())
+        .collect();
+    let portals: Vec<String> = report
+        .portals
+        .iter()
+        .filter_map(|p| p.portal.as_ref().map(portal))
+        .collect();
+    let mut out: Vec<inventory::Target> = Vec::new();
+    for d in drives.iter().filter(|d| !d.unused()) {
+        let at = out.iter().position(|t| t.name == d.target);
+        let at = at.unwrap_or_else(|| {
+            out.push(inventory::Target {
+                name: d.target.clone(),
+                ready: silent.is_empty(),
+                message: silent.join("; "),
+                portals: portals.clone(),
+                ..inventory::Target::default()
+            });
+            out.len() - 1
+        });
+        if let Some(t) = out.get_mut(at) {
+            t.capacity_bytes += d.capacity_bytes;
+            t.free_bytes += d.free_bytes;
+            if d.state != "Online" {
+                t.ready = false;
+                t.message = d.message.clone();
+            }
+        }
+    }
+    out
+}
+
+fn drive(d: &DriveReport) -> inventory::Drive {
+    let (target, name) = split_drive(&d.name);
+    let state = match d.state() {
+        DriveState::Online => "Online",
+        DriveState::Refused => "Refused",
+        DriveState::Missing => "Missing",
+        DriveState::Failed => "Failed",
+        DriveState::Unspecified => "Unknown",
+    };
+    inventory::Drive {
+        target,
+        name,
+        node: String::new(),
+        path: d.path.clone(),
+        serial: d.serial.clone(),
+        state: state.into(),
+        message: d.message.clone(),
+        capacity_bytes: d.capacity_bytes,
+        free_bytes: d.free_bytes,
+    }
+}
+
+fn volume(v: &VolumeReport, report: &NodeReport) -> inventory::Volume {
+    let (target, drive) = split_drive(&v.drive);
+    let nqn = report
+        .subsystems
+        .iter()
+        .find(|s| s.nqn.ends_with(&v.uuid))
+        .map_or_else(String::new, |s| s.nqn.clone());
+    let message = match v.state() {
+        VolumeState::Orphan => "it exists, but nothing asks for it: kept, not served".into(),
+        _ => v.message.clone(),
+    };
+    inventory::Volume {
+        name: if v.name.is_empty() { &v.uuid } else { &v.name }.clone(),
+        uuid: v.uuid.clone(),
+        nqn,
+        target,
+        drive,
+        node: String::new(),
+        ready: v.state() == VolumeState::Online,
+        message,
+        size_bytes: v.size_bytes,
+        allocated_bytes: v.allocated_bytes,
+    }
+}
+
+fn attachment(a: &AttachmentReport) -> inventory::Attachment {
+    let path = |p: &roadstead_api::v1::PathReport| inventory::Path {
+        portal: p.portal.as_ref().map_or_else(String::new, portal),
+        state: match p.state() {
+            PathState::Live => "Live",
+            PathState::Connecting => "Connecting",
+            PathState::Failed => "Failed",
+            PathState::Unspecified => "Unknown",
+        }
+        .into(),
+        ana_state: String::new(),
+        message: p.message.clone(),
+    };
+    let paths: Vec<inventory::Path> = a.paths.iter().map(path).collect();
+    let live = paths.iter().find(|p| p.state == "Live");
+    inventory::Attachment {
+        name: a.id.clone(),
+        volume: a.subsystem_nqn.clone(),
+        node: THIS_MACHINE.into(),
+        ready: live.is_some(),
+        message: paths
+            .iter()
+            .map(|p| p.message.clone())
+            .collect::<Vec<_>>()
+            .join("; "),
+        transport: live
+            .and_then(|p| p.portal.split_once(' '))
+            .map_or_else(String::new, |(transport, _)| transport.into()),
+        reason: String::new(),
+        method: a.method.clone(),
+        device: a.device.clone(),
+        paths,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadstead_api::v1::{HostReport, PortalReport, UnusedDrive};
+
+    #[test]
+    fn addresses_have_a_default_port_and_a_clear_refusal() {
+        let v4: IpAddr = "10.0.0.1".parse().unwrap();
+        let v6: IpAddr = "fd00::1".parse().unwrap();
+        assert_eq!(address("10.0.0.1"), Ok((v4, 4420)));
+        assert_eq!(address("10.0.0.1:9"), Ok((v4, 9)));
+        assert_eq!(address("fd00::1"), Ok((v6, 4420)));
+        assert_eq!(address("[fd00::1]:9"), Ok((v6, 9)));
+        assert!(address("node1:4420").unwrap_err().contains("'node1:4420'"));
+    }
+
+    fn report() -> NodeReport {
+        NodeReport {
+            host: Some(HostReport {
+                unused_drives: vec![UnusedDrive {
+                    path: "/dev/sdz".into(),
+                    ..UnusedDrive::default()
+                }],
+                ..HostReport::default()
+            }),
+            drives: vec![
+                DriveReport {
+                    name: "t/a".into(),
+                    state: DriveState::Online.into(),
+                    capacity_bytes: 10,
+                    ..DriveReport::default()
+                },
+                DriveReport {
+                    name: "t/b".into(),
+                    state: DriveState::Missing.into(),
+                    message: "gone".into(),
+                    ..DriveReport::default()
+                },
+            ],
+            portals: vec![PortalReport {
+                listening: true,
+                ..PortalReport::default()
+            }],
+            ..NodeReport::default()
+        }
+    }
+
+    #[test]
+    fn a_target_with_a_missing_drive_is_not_ready() {
+        let inventory = from_report(&report());
+        assert_eq!(inventory.targets.len(), 1);
+        assert!(!inventory.targets[0].ready);
+        assert_eq!(inventory.targets[0].capacity_bytes, 10);
+        assert_eq!(inventory.drives.len(), 3);
+        assert!(inventory.drives[2].unused());
+        let problems = inventory.problems();
+        assert!(
+            problems
+                .iter()
+                .any(|p| p.contains("t/b") && p.contains("gone")),
+            "{problems:?}"
+        );
+        assert!(!problems.iter().any(|p| p.contains("sdz")), "{problems:?}");
+    }
+}
