@@ -1,8 +1,9 @@
 #!/bin/bash
 # images.sh [roadstead|postgres|toolbox]... - makes these container images (default: all) without docker; skips what is
-# there with the same content. Prints the tar files. The programs of `roadstead` must be built before.
+# there with the same content. Prints the tar files; beside each is a file .ref with the image's name, whose tag is made of
+# the content. The programs of `roadstead` must be built before.
 . "$(dirname "$(readlink -f "$0")")/lib/common.sh"
-REPO=${REPO:-roadstead.io} TAG=${TAG:-dev}
+REPO=${REPO:-roadstead.io}
 mkimage() { "$E2E/cluster/mkimage" "$@"; }
 
 # sysroot DIR PACKAGE...: these Debian packages with all that they depend on, unpacked; nothing is installed on the machine.
@@ -13,8 +14,11 @@ sysroot() {
   mkdir -p "$dir"/usr/{bin,sbin,lib,lib64} "$dir.apt/archives/partial"
   for d in bin sbin lib lib64; do ln -s "usr/$d" "$dir/$d"; done
   : >"$dir.apt/status"
-  apt-get -qq -y --download-only -o Dir::State::status="$dir.apt/status" -o Dir::Cache::archives="$dir.apt/archives" \
-    -o APT::Install-Recommends=0 -o APT::Sandbox::User=root -o Debug::NoLocking=1 install "$@" >/dev/null </dev/null
+  download() {
+    apt-get -qq -y --download-only -o Dir::State::status="$dir.apt/status" -o Dir::Cache::archives="$dir.apt/archives" \
+      -o APT::Install-Recommends=0 -o APT::Sandbox::User=root -o Debug::NoLocking=1 install "$@" >/dev/null </dev/null
+  }
+  download "$@" || { apt-get -qq update >/dev/null && download "$@"; } # the lists may be older than the mirror
   for d in "$dir.apt"/archives/*.deb; do
     dpkg --fsys-tarfile "$d" | tar -C "$dir" -x --keep-directory-symlink --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
   done
@@ -43,9 +47,10 @@ pick() {
   for p in bin sbin lib lib64; do ln -sfn "usr/$p" "$dest/$p"; mkdir -p "$dest/usr/$p"; done
 }
 
+# The image functions take the tar file and the image's name.
 image_roadstead() {
   local b=$TARGET/$PROFILE
-  mkimage -o "$1" -n "$REPO/roadstead:$TAG" \
+  mkimage -o "$1" -n "$2" \
     "$b/roadsteadd:/usr/local/bin/roadsteadd" "$b/roadstead-operator:/usr/local/bin/roadstead-operator" \
     "$b/roadstead-csi:/usr/local/bin/roadstead-csi" "$b/roadstead:/usr/local/bin/roadstead" \
     /sbin/mke2fs:/usr/sbin/mkfs.ext4 /sbin/e2fsck:/usr/sbin/e2fsck /sbin/e2fsck:/usr/sbin/fsck.ext4 /sbin/resize2fs:/usr/sbin/resize2fs \
@@ -70,7 +75,7 @@ image_postgres() {
   printf 'root:x:0:0:root:/root:/bin/sh\npostgres:x:999:999::/var/lib/postgresql:/bin/sh\n' >"$t/etc/passwd"
   printf 'root:x:0:\npostgres:x:999:\n' >"$t/etc/group"
   install -m 755 "$E2E/images/postgres-entry" "$t/usr/bin/postgres-entry"
-  mkimage -o "$1" -n "$REPO/postgres:$TAG" -u 999 -e /usr/bin/postgres-entry -E "PATH=/usr/lib/postgresql/$v/bin:/usr/sbin:/usr/bin" "$t"
+  mkimage -o "$1" -n "$2" -u 999 -e /usr/bin/postgres-entry -E "PATH=/usr/lib/postgresql/$v/bin:/usr/sbin:/usr/bin" "$t"
   rm -rf "$t" "$s"
 }
 
@@ -84,7 +89,7 @@ image_toolbox() {
   for a in $("$s/bin/busybox" --list); do
     [ -e "$t/usr/bin/$a" ] || [ -e "$t/usr/sbin/$a" ] || ln -s busybox "$t/usr/bin/$a"
   done
-  mkimage -o "$1" -n "$REPO/toolbox:$TAG" -e /usr/bin/sleep -e 1000000 "$t"
+  mkimage -o "$1" -n "$2" -e /usr/bin/sleep -e 1000000 "$t"
   rm -rf "$t" "$s"
 }
 
@@ -96,18 +101,20 @@ key_of() { # what the image's content depends on
     toolbox) content_key "$E2E/images/journal" ;;
   esac
   declare -f "image_$1" sysroot pick mkimage
-  content_key "$E2E/cluster/mkimage" "$REPO" "$TAG"
+  content_key "$E2E/cluster/mkimage"
 }
 
 mkdir -p "$APP_IMAGES"
+apt-cache show postgresql >/dev/null 2>&1 || apt-get -qq update >/dev/null
 [ $# -gt 0 ] || set -- roadstead postgres toolbox
 for name; do
   declare -F "image_$name" >/dev/null || die "no image $name: roadstead, postgres, toolbox"
-  tar=$APP_IMAGES/$name.tar key=$(key_of "$name" | sha256sum | cut -c1-32)
-  if [ "$(cat "$tar.key" 2>/dev/null)" != "$key" ] || [ ! -f "$tar" ]; then
-    rm -f "$tar.key"
-    "image_$name" "$tar"
-    echo "$key" >"$tar.key"
+  tar=$APP_IMAGES/$name.tar
+  ref=$REPO/$name:$(key_of "$name" | sha256sum | cut -c1-12)
+  if [ "$(cat "$tar.ref" 2>/dev/null)" != "$ref" ] || [ ! -f "$tar" ]; then
+    rm -f "$tar.ref"
+    "image_$name" "$tar" "$ref"
+    echo "$ref" >"$tar.ref"
   fi
   echo "$tar"
 done

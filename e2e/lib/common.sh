@@ -27,24 +27,38 @@ die() {
 }
 
 # step WHAT COMMAND...: runs it and says how long it took; its output goes to a log that is shown when it fails.
+# Not to be used as a condition (`if`, `||`): bash would go on after errors inside functions then.
 step() {
-  local what=$1 t0=$SECONDS log
+  local what=$1 t0=$SECONDS log hint rc
   shift
   mkdir -p "$OUT"
-  log=$OUT/step-$(tr -c 'a-zA-Z0-9\n' '-' <<<"$what").log
-  printf '%-58s ' "$what" >&2
-  # In a subshell of its own, not behind `if`: there `set -e` would not hold inside functions.
+  log=$OUT/step-$(tr -cs 'a-zA-Z0-9\n' - <<<"$what").log
+  (sleep 3 && say "        ... $what") &
+  hint=$!
   set +e
   (set -e; "$@") >"$log" 2>&1 </dev/null
-  local rc=$?
+  rc=$?
   set -e
+  kill $hint 2>/dev/null || true
+  wait $hint 2>/dev/null || true
   if [ $rc != 0 ]; then
-    printf 'FAILED after %d s\n' $((SECONDS - t0)) >&2
-    tail -n 40 "$log" | sed 's/^/    /' >&2
-    say "    (all of it: $log)"
+    say "FAILED  $what ($((SECONDS - t0)) s)"
+    tail -n 40 "$log" | sed 's/^/        | /' >&2
+    say "        all of it is in $log"
     return $rc
   fi
-  printf '%4d s\n' $((SECONDS - t0)) >&2
+  printf '%5d s %s\n' $((SECONDS - t0)) "$what" >&2
+}
+
+# side_by_side COMMAND COMMAND...: runs functions at the same time; fails when one fails.
+side_by_side() {
+  local f pids=() rc=0
+  for f; do
+    (set -e; "$f") &
+    pids+=($!)
+  done
+  for f in "${pids[@]}"; do wait "$f" || rc=1; done
+  return $rc
 }
 
 # until_ok SECONDS WHAT COMMAND...: repeats the command until it succeeds; dies with WHAT when the time is over.

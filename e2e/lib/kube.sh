@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# kubectl with waits on conditions, and the nodes of the test cluster. After common.sh.
+
+CLUSTER=$E2E/cluster/cluster
+k() { kubectl --request-timeout=30s "$@"; }
+node() { "$CLUSTER" node exec "$@"; }            # N COMMAND...: in the node's namespaces
+node_ip() { echo "$CLUSTER_NET.$((10 + $1))"; }
+cluster_is_up() { [ -f "$CLUSTER_DIR/run/up" ] && k get --raw /readyz >/dev/null 2>&1; }
+
+# field OBJECT JSONPATH: for example field pvc/data .status.phase
+field() { k get "$1" -o "jsonpath={$2}"; }
+matches() { grep -qE -- "$3" <<<"$(field "$1" "$2")"; }
+# wait_field OBJECT JSONPATH REGEX [SECONDS]
+wait_field() {
+  until_ok "${4:-60}" "$1 $2 like /$3/, it is '$(field "$1" "$2" 2>&1)'" matches "$1" "$2" "$3"
+}
+# condition OBJECT TYPE: "Status Reason: Message"
+condition() {
+  local c=".status.conditions[?(@.type==\"$2\")]"
+  k get "$1" -o "jsonpath={$c.status} {$c.reason}: {$c.message}"
+}
+condition_like() { grep -qE -- "$3" <<<"$(condition "$1" "$2")"; }
+# wait_condition OBJECT TYPE REGEX [SECONDS]: REGEX is matched against "Status Reason: Message"
+wait_condition() {
+  local end=$((SECONDS + ${4:-60}))
+  until condition_like "$1" "$2" "$3" 2>/dev/null; do
+    [ "$SECONDS" -lt "$end" ] || die "$1: condition $2 is '$(condition "$1" "$2" 2>&1)', expected /$3/"
+    sleep 0.3
+  done
+}
+is_gone() { [ -z "$(k get "$1" --ignore-not-found -o name)" ]; }
+wait_gone() { until_ok "${2:-60}" "$1 is gone" is_gone "$1"; } # OBJECT [SECONDS]
+wait_pod() { # POD [SECONDS]: Ready; at the end of the time its description is shown
+  k wait --for=condition=Ready "pod/$1" --timeout="${2:-90}s" >/dev/null || {
+    k describe "pod/$1" | tail -n 30 >&2
+    die "pod $1 is not Ready"
+  }
+}
+# refused REGEX COMMAND...: the command must fail with a message like REGEX; prints the message.
+refused() {
+  local want=$1 out
+  shift
+  if out=$("$@" 2>&1); then die "was accepted, and must not: $*"; fi
+  expect_text "$out" "$want" "the refusal"
+  echo "refused as it should be: $out"
+}
+# event_like OBJECT-NAME REGEX: an Event about that object, "Reason: message"
+event_like() {
+  k get events -A --field-selector "involvedObject.name=$1" -o jsonpath='{range .items[*]}{.reason}{": "}{.message}{"\n"}{end}' |
+    grep -qE -- "$2"
+}
+wait_event() { until_ok "${3:-60}" "an Event of $1 like /$2/" event_like "$1" "$2"; } # OBJECT-NAME REGEX [SECONDS]

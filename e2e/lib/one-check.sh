@@ -1,0 +1,19 @@
+#!/bin/bash
+# one-check.sh SCENARIO FUNCTION ID - runs one check of a scenario; e2e/run starts it.
+. "$(dirname "$(readlink -f "$0")")/common.sh"
+for lib in kube roadstead database scenario; do . "$E2E/lib/$lib.sh"; done
+SCENARIO=$1 ID=$3
+scenario_load "$SCENARIO"
+trap run_later EXIT
+trap 'exit 143' TERM
+if [ "$NEEDS" = cluster ]; then
+  # kubectl's namespace is the check's own, by a kubeconfig of its own.
+  cp "$KUBECONFIG" "$OUT/$ID.kubeconfig"
+  export KUBECONFIG=$OUT/$ID.kubeconfig
+  later rm -f "$KUBECONFIG"
+  k create namespace "$ID"
+  later k delete namespace "$ID" --wait=true --timeout=90s
+  kubectl config set-context --current --namespace="$ID" >/dev/null
+fi
+set -x
+"$2"

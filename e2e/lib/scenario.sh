@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# A scenario is a file in e2e/scenarios: its second line is a comment with one sentence, NEEDS says what it stands on
+# (cluster or vm), and `check NAME "SENTENCE"` registers a function with that name (- written as _). Each check runs in a
+# process of its own, in a namespace of its own, and removes what it made with `later`.
+
+NEEDS=cluster
+CHECKS=() SENTENCES=() TIMEOUTS=()
+check() { # NAME SENTENCE [SECONDS]
+  CHECKS+=("$1") SENTENCES+=("$2") TIMEOUTS+=("${3:-180}")
+}
+scenario_load() { # NAME
+  CHECKS=() SENTENCES=() TIMEOUTS=()
+  unset -f setup teardown 2>/dev/null || true
+  [ -f "$E2E/scenarios/$1.sh" ] || die "no scenario $1: make e2e LIST=1 lists them"
+  # shellcheck disable=SC1090
+  . "$E2E/scenarios/$1.sh"
+}
+scenario_names() { (cd "$E2E/scenarios" && ls ./*.sh) | sed 's|^\./||; s|\.sh$||'; }
+scenario_sentence() { sed -n '2s/^# //p' "$E2E/scenarios/$1.sh"; }
+
+LATER=()
+later() { LATER+=("$*"); } # COMMAND...: runs at the end of the check, in reverse order, whatever happened
+run_later() {
+  local i
+  set +e
+  for ((i = ${#LATER[@]} - 1; i >= 0; i--)); do
+    echo "+ later: ${LATER[i]}"
+    eval "${LATER[i]}"
+  done
+}
+skip() { # REASON: ends the check
+  echo "$*" >"$SKIP_FILE"
+  exit 77
+}
