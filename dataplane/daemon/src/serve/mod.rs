@@ -1,0 +1,31 @@
+//! The rim of the target: reactor threads that serve volumes over NVMe/TCP.
+//!
+//! # Use
+//! ```ignore
+//! let server = Server::start(ServeConfig::default())?;
+//! server.set_exports(Exports { subsystems })?;          // whole new state, every time it changes
+//! for portal in server.set_portals(&addresses)? { .. }   // says for each whether it listens
+//! server.controllers();                                  // who is connected now
+//! server.counters(volume_uuid);                          // since the start of the process
+//! server.stop();                                         // orderly; also when dropped
+//! ```
+//! All calls are for the control thread: they may block for as long as the reactors need for one turn.
+//!
+//! # Guarantees
+//! - When [`Server::set_exports`] returns, every reactor works by the new state: connections to subsystems that
+//!   are gone, or of hosts that are no longer allowed, are being closed, and namespaces that are gone refuse
+//!   new commands. The same state twice changes nothing. Calls may be in any order with [`Server::set_portals`].
+//! - An acknowledged Flush, or a write with Force Unit Access, is durable with the metadata it needs.
+//! - A peer can make us hold at most the bytes named in [`Limits`].
+//!
+//! # Left out
+//! TLS, authentication, RDMA.
+
+mod exports;
+mod server;
+mod worker;
+
+pub(crate) use exports::{DriveIo, ExportedNamespace, ExportedSubsystem, Exports, HostAccess, MemoryDrive};
+pub(crate) use server::{
+    ControllerInfo, IoCounters, Limits, PortalResult, ServeConfig, ServeError, Server,
+};

@@ -1,0 +1,257 @@
+//! The handle that the rest of the daemon holds, and the threads behind it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use roadstead_ring::{
+    Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
+};
+use uuid::Uuid;
+
+use super::counters::{CounterTable, IoCounters};
+use super::exports::Exports;
+use super::worker::{Message, Worker};
+
+/// Settings of the server.
+#[derive(Debug, Clone)]
+pub(crate) struct ServeConfig {
+    /// One reactor thread for each; `Some` binds it to that core.
+    pub(crate) reactors: Vec<Option<usize>>,
+    /// Settings of every reactor.
+    pub(crate) ring: ReactorConfig,
+    pub(crate) limits: Limits,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self { reactors: vec![None], ring: ReactorConfig::default(), limits: Limits::default() }
+    }
+}
+
+/// What peers can make the server hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Open connections of all reactors together; more are closed as soon as they come.
+    pub(crate) connections: usize,
+    /// Bytes queued for one connection above which no more of its commands are taken up until the
+    /// host reads.
+    pub(crate) output_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 16_384, output_bytes: 4 << 20 }
+    }
+}
+
+/// A controller that a host has connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ControllerInfo {
+    pub(crate) subsystem_nqn: String,
+    pub(crate) cntlid: u16,
+    pub(crate) host_nqn: String,
+    pub(crate) io_queues: u32,
+}
+
+/// Whether a portal listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortalResult {
+    /// As asked for.
+    pub(crate) address: SocketAddr,
+    /// The address in fact (its port, if 0 was asked for), or a sentence that says why not.
+    pub(crate) listening: Result<SocketAddr, String>,
+}
+
+/// Why the server does not run (any more).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// No reactor was asked for.
+    #[error("at least one reactor is needed")]
+    NoReactor,
+    /// A thread could not be started.
+    #[error("cannot start a reactor thread: {0}")]
+    Thread(#[source] io::Error),
+    /// A thread could not be bound to its core.
+    #[error("cannot bind a reactor to core {core}: {source}; name a core that this process may use")]
+    Pin {
+        core: usize,
+        #[source]
+        source: io::Error,
+    },
+    /// io_uring said no.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A reactor has ended; the log says why.
+    #[error("a reactor has ended; the log says why. Restart the daemon")]
+    Ended,
+}
+
+/// The running server. Dropping it stops it.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What all reactors see.
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) peers: Vec<Peer>,
+    pub(super) counters: CounterTable,
+    /// Open connections, all reactors.
+    pub(super) connections: AtomicUsize,
+    /// A reactor ended by itself.
+    pub(super) failed: AtomicBool,
+}
+
+/// One reactor, as seen by the others.
+pub(super) struct Peer {
+    pub(super) mailbox: Mailbox<Message>,
+    /// Open connections.
+    pub(super) connections: AtomicUsize,
+}
+
+impl Server {
+    /// Starts the reactors; they serve nothing yet.
+    ///
+    /// # Errors
+    /// [`ServeError`]: nothing runs.
+    pub(crate) fn start(config: ServeConfig) -> Result<Self, ServeError> {
+        if config.reactors.is_empty() {
+            return Err(ServeError::NoReactor);
+        }
+        let mut peers = Vec::new();
+        let mut inboxes = Vec::new();
+        for _ in &config.reactors {
+            let (mailbox, inbox) = mailbox()?;
+            peers.push(Peer { mailbox, connections: AtomicUsize::new(0) });
+            inboxes.push(inbox);
+        }
+        let shared = Arc::new(Shared {
+            limits: config.limits,
+            counters: CounterTable::new(peers.len()),
+            peers,
+            connections: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+        });
+        let mut server = Self { shared, threads: Vec::new() };
+        let mut started = Vec::new();
+        for (index, (inbox, core)) in inboxes.into_iter().zip(config.reactors).enumerate() {
+            let (tell, told) = channel();
+            let (shared, ring) = (Arc::clone(&server.shared), config.ring.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("reactor-{index}"))
+                .spawn(move || run(index, shared, &ring, core, inbox, &tell))
+                .map_err(ServeError::Thread)?;
+            server.threads.push(thread);
+            started.push(told);
+        }
+        for told in started {
+            told.recv().map_err(|_| ServeError::Ended)??;
+        }
+        Ok(server)
+    }
+
+    /// Replaces what is served.
+    ///
+    /// # Errors
+    /// [`ServeError::Ended`].
+    pub(crate) fn set_exports(&self, exports: Exports) -> Result<(), ServeError> {
+        let exports = Arc::new(self.shared.resolve(exports));
+        let mut answers = Vec::new();
+        for peer in &self.shared.peers {
+            let (done, answer) = channel();
+            let message = Message::Exports { exports: Arc::clone(&exports), done };
+            peer.mailbox.send(message).map_err(|_| ServeError::Ended)?;
+            answers.push(answer);
+        }
+        answers.iter().try_for_each(receive)
+    }
+
+    /// Replaces the addresses that are listened at. Those that stay are not touched; one that fails is tried
+    /// again with the next call.
+    ///
+    /// # Errors
+    /// [`ServeError::Ended`]. A portal that cannot listen is a result, not an error.
+    pub(crate) fn set_portals(&self, addresses: &[SocketAddr]) -> Result<Vec<PortalResult>, ServeError> {
+        let acceptor = self.shared.peers.first().ok_or(ServeError::Ended)?;
+        let (done, answer) = channel();
+        let message = Message::Portals { addresses: addresses.to_vec(), done };
+        acceptor.mailbox.send(message).map_err(|_| ServeError::Ended)?;
+        receive(&answer)
+    }
+
+    /// Counts of a volume since it was first exported; zeroes for one that is not known.
+    pub(crate) fn counters(&self, volume: Uuid) -> IoCounters {
+        self.shared.counters.sum(volume)
+    }
+
+    /// Open connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whether all reactors run. A reactor ends by itself only when its ring is unusable.
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Stops: accepts nothing more, lets commands in flight end (a few seconds at most), closes.
+    pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        for peer in &self.shared.peers {
+            // A reactor that has ended needs no telling.
+            let _ = peer.mailbox.send(Message::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a reactor thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn receive<T>(answer: &Receiver<T>) -> Result<T, ServeError> {
+    answer.recv().map_err(|_| ServeError::Ended)
+}
+
+/// A reactor thread from its start to its end.
+fn run(
+    index: usize,
+    shared: Arc<Shared>,
+    config: &ReactorConfig,
+    core: Option<usize>,
+    inbox: Inbox<Message>,
+    started: &Sender<Result<(), ServeError>>,
+) {
+    let pinned = match core {
+        Some(core) => pin_current_thread(core).map_err(|source| ServeError::Pin { core, source }),
+        None => Ok(()),
+    };
+    let reactor = pinned.and_then(|()| Ok(Reactor::new(config, inbox)?));
+    let mut reactor = match reactor {
+        Ok(reactor) => reactor,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let _ = started.send(Ok(()));
+    let mut worker = Worker::new(index, Arc::clone(&shared));
+    if let Err(error) = reactor.run(&mut worker) {
+        tracing::error!(reactor = index, %error, "a reactor has ended");
+        shared.failed.store(true, Ordering::Relaxed);
+    }
+}
