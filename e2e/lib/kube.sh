@@ -8,7 +8,8 @@ node_ip() { echo "$CLUSTER_NET.$((10 + $1))"; }
 cluster_is_up() { [ -f "$CLUSTER_DIR/run/up" ] && k get --raw /readyz >/dev/null 2>&1; }
 
 # field OBJECT JSONPATH: for example field pvc/data .status.phase
-field() { k get "$1" -o "jsonpath={$2}"; }
+# shellcheck disable=SC2086
+field() { k get $1 -o "jsonpath={$2}"; } # OBJECT may be "pod/x -n namespace"
 matches() { grep -qE -- "$3" <<<"$(field "$1" "$2")"; }
 # wait_field OBJECT JSONPATH REGEX [SECONDS]
 wait_field() {

@@ -4,7 +4,14 @@
 for lib in kube roadstead database scenario; do . "$E2E/lib/$lib.sh"; done
 SCENARIO=$1 ID=$3
 scenario_load "$SCENARIO"
-trap run_later EXIT
+finish() {
+  local rc=$?
+  set +x
+  if [ $rc != 0 ] && [ $rc != 77 ] && [ "$NEEDS" = cluster ]; then collect "$OUT/${ID#e2e-}.d" "$ID"; fi
+  run_later
+  exit $rc
+}
+trap finish EXIT
 trap 'exit 143' TERM
 if [ "$NEEDS" = cluster ]; then
   # kubectl's namespace is the check's own, by a kubeconfig of its own.

@@ -67,3 +67,65 @@ metrics() { curl -sS -m 5 "http://$(node_ip "$1"):7421/metrics"; }
 kill_in_node() { # NODE PROCESS: SIGKILL, in that node's own PID namespace
   node "$1" pkill -KILL -x "$2"
 }
+
+# Drives that are block devices: loop devices over files on the node.
+DRIVES=/var/lib/roadstead/drives
+# loop_make NODE NAME SIZE: prints the device
+loop_make() { node "$1" sh -ec "mkdir -p $DRIVES; truncate -s $3 $DRIVES/$2.loop; losetup -f --show $DRIVES/$2.loop"; }
+loop_remove() { # NODE NAME
+  node "$1" sh -c "for d in \$(losetup -n -O NAME -j $DRIVES/$2.loop); do losetup -d \$d; done; rm -f $DRIVES/$2.loop"
+}
+device_target() { # NAME NODE DEVICE [FORCE]
+  k apply -f - <<Y
+apiVersion: roadstead.io/v1alpha1
+kind: Target
+metadata: {name: $1}
+spec:
+  node: node$2
+  drives: [{name: d, path: $3, force: ${4:-false}}]
+Y
+}
+# drive_state TARGET: "State Reason: message" of its first drive
+drive_state() { k get "target/$1" -o 'jsonpath={.status.drives[0].state} {.status.drives[0].reason}: {.status.drives[0].message}'; }
+drive_like() { grep -qE -- "$2" <<<"$(drive_state "$1")"; }
+wait_drive() { # TARGET REGEX [SECONDS]
+  local end=$((SECONDS + ${3:-60}))
+  until drive_like "$1" "$2"; do
+    [ "$SECONDS" -lt "$end" ] || die "the drive of $1 is '$(drive_state "$1" 2>&1)', expected /$2/"
+    sleep 0.3
+  done
+}
+
+# private_target DRIVE-SIZE: a Target and a StorageClass of this check alone, both named as its namespace
+private_target() {
+  file_target "$ID" 1 "d=$1"
+  later remove_target "$ID" 1
+  storage_class "$ID" "$ID" "${2:-ext4}"
+  later k delete storageclass "$ID" --ignore-not-found
+  wait_target "$ID"
+}
+# volume_pod POD NODE PVC [SIZE]: a claim of the private class and a pod that has it; both go at the end
+volume_pod() {
+  pvc "$3" "${4:-256Mi}" "$ID"
+  later k delete pvc "$3" --ignore-not-found --timeout=60s
+  toolbox "$1" "$2" "$3"
+  later k delete pod "$1" --ignore-not-found --timeout=60s
+  wait_pod "$1"
+}
+# journal_start POD LOG: a writer in the pod; the numbers of its durable records go to the log, outside of the volume
+journal_start() { kubectl exec "$1" -- journal write /data/journal >"$2" 2>"$2.err" & }
+enough_lines() { [ "$(wc -l <"$1")" -ge "$2" ]; }
+wait_lines() { until_ok "${3:-60}" "$2 lines in $1" enough_lines "$1" "$2"; } # FILE LINES [SECONDS]
+more_lines() { wait_lines "$1" $(($(wc -l <"$1") + $2)) "${3:-60}"; }       # FILE MORE [SECONDS]
+# journal_verify POD LOG: every record that was acknowledged is there
+journal_verify() {
+  local acknowledged found
+  acknowledged=$(grep -cE '^[0-9]+$' "$2")
+  found=$(in_pod "$1" journal last /data/journal)
+  echo "acknowledged $acknowledged, found $found"
+  [ "$acknowledged" -gt 0 ] || die "nothing was acknowledged"
+  [ "$found" -ge "$acknowledged" ] || die "$((acknowledged - found)) acknowledged records are missing"
+}
+restarts() { # NODE: how often the daemon's container has been restarted
+  field "pod/$(daemon_pod "$1") -n $NS" '.status.containerStatuses[?(@.name=="roadsteadd")].restartCount'
+}

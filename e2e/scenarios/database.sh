@@ -42,7 +42,7 @@ node_power_cut() {
   # What psql prints is committed: synchronous_commit is on.
   db_exec sh -c 'psql -qc "create table log(n bigint)" postgres; i=0; while :; do i=$((i+1)); psql -qc "insert into log values ($i)" postgres && echo $i; done' >"$OUT/$ID.committed" 2>/dev/null &
   local writer=$!
-  until_ok 60 "20 commits" enough_lines "$OUT/$ID.committed" 20
+  wait_lines "$OUT/$ID.committed" 20
   "$CLUSTER" node kill "$n"
   later "$CLUSTER" node start "$n"
   wait $writer || true
@@ -53,4 +53,3 @@ node_power_cut() {
   db_ready "$uid"
   [ "$(db_exec psql -Atc 'select count(*) from log' postgres)" -ge "$acknowledged" ] || die "committed rows are missing"
 }
-enough_lines() { [ "$(wc -l <"$1")" -ge "$2" ]; }

@@ -1,0 +1,79 @@
+#!/bin/bash
+# test.sh - everything that must hold: formatting, lints, dependencies, unit tests, chart, virtual machine and cluster
+# scenarios. Goes on after a failure and ends with a summary; exits with 1 when something failed.
+. "$(dirname "$(readlink -f "$0")")/lib/common.sh"
+. "$E2E/lib/prereq.sh"
+cd "$ROOT"
+export RESULTS=$OUT/results
+rm -rf "$OUT"
+mkdir -p "$OUT"
+: >"$RESULTS"
+PARTS=$OUT/parts
+: >"$PARTS"
+
+# part NAME COMMAND...: one line in the summary; a failure does not stop the others
+part() {
+  local name=$1 t0=$SECONDS rc
+  shift
+  set +e
+  (set -e; step "$name" "$@")
+  rc=$?
+  set -e
+  printf '%s\t%s\t%s\n' "$([ $rc = 0 ] && echo ok || echo FAIL)" "$name" $((SECONDS - t0)) >>"$PARTS"
+}
+# counted PART: a part that counts as one check
+counted() {
+  part "$@"
+  awk -F'\t' -v n="$1" '$2 == n {printf "%s\t%s\t%s\t\n", $1, $2, $3}' "$PARTS" >>"$RESULTS"
+}
+unit_tests() { # every Rust test is a check of its own
+  local rc=0
+  cargo test --locked --profile "$PROFILE" --workspace --no-fail-fast || rc=1
+  return $rc
+}
+count_unit_tests() {
+  sed -nE 's/^test (.*) \.\.\. (ok|FAILED|ignored).*/\2\t\1/p' "$OUT/step-unit-and-property-tests-.log" |
+    sed -E 's/^FAILED/FAIL/; s/^ignored/skip/; s/$/\t0\t/' >>"$RESULTS"
+}
+
+cargo_lane() {
+  counted "formatting" cargo fmt --all --check
+  counted "lints (clippy, warnings are errors)" cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
+  part "unit and property tests" unit_tests
+}
+other_lane() {
+  # shellcheck disable=SC2046
+  counted "shell scripts (shellcheck)" shellcheck -x $(e2e/shell-files)
+  part "test cluster's programs" "$E2E/cluster/cluster" build
+  counted "Helm chart" e2e/chart.sh
+  counted "licences, bans, duplicates (cargo-deny)" e2e/deny.sh
+  part "virtual machine's kernel and user land" "$E2E/vm.sh" --build
+  part "images with PostgreSQL and tools" "$E2E/images.sh" postgres toolbox
+}
+
+t0=$SECONDS
+step "prerequisites" prereqs
+side_by_side cargo_lane other_lane
+count_unit_tests
+was_up=0
+[ ! -f "$CLUSTER_DIR/run/up" ] || was_up=1
+s0=$SECONDS
+set +e
+"$E2E/run"
+rc=$?
+set -e
+printf '%s\t%s\t%s\n' "$([ $rc = 0 ] && echo ok || echo FAIL)" "scenarios" $((SECONDS - s0)) >>"$PARTS"
+# A scenario run that ended without results failed before its first check.
+[ $rc = 0 ] || grep -q '^FAIL' "$RESULTS" || printf 'FAIL\tscenarios\t%s\tended early\n' $((SECONDS - s0)) >>"$RESULTS"
+[ $was_up = 1 ] || "$E2E/cluster/cluster" down
+
+echo
+echo "Parts:"
+awk -F'\t' '{printf "  %-4s %-44s %5d s\n", $1, $2, $3}' "$PARTS"
+if grep -qE '^(FAIL|skip)' "$RESULTS"; then
+  echo "Failed or skipped:"
+  awk -F'\t' '$1 != "ok" {printf "  %-4s %s%s\n", $1, $2, $4 == "" ? "" : "  (" $4 ")"}' "$RESULTS"
+fi
+echo
+printf 'after %d s: ' $((SECONDS - t0))
+awk -F'\t' '{n[$1]++} END {printf "%d passed, %d failed, %d skipped\n", n["ok"], n["FAIL"], n["skip"]; exit n["FAIL"] > 0 || n["ok"] == 0}' "$RESULTS"
