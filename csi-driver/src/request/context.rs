@@ -1,0 +1,160 @@
+//! The publish context: how the controller tells the node where a volume is.
+
+use std::collections::BTreeMap;
+
+use roadstead_api::v1::{Portal, Transport};
+use serde::{Deserialize, Serialize};
+
+use super::RequestError;
+
+const NQN: &str = "nqn";
+const UUID: &str = "uuid";
+const READ_ONLY: &str = "readOnly";
+const PATHS: &str = "paths";
+
+/// One path to a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathSpec {
+    /// `tcp` or `rdma`.
+    pub transport: String,
+    /// IP address of the target.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+}
+
+impl PathSpec {
+    /// The path in the words of the control API.
+    fn portal(&self) -> Result<Portal, RequestError> {
+        let transport = match self.transport.as_str() {
+            "tcp" => Transport::Tcp,
+            "rdma" => Transport::Rdma,
+            other => {
+                return Err(RequestError::Context(format!(
+                    "transport '{other}' of a path is unknown"
+                )));
+            }
+        };
+        Ok(Portal {
+            transport: transport.into(),
+            address: self.address.clone(),
+            port: self.port.into(),
+        })
+    }
+}
+
+/// Where a volume is and how it may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishContext {
+    /// NQN of the volume's subsystem.
+    pub nqn: String,
+    /// UUID of the volume.
+    pub uuid: String,
+    /// The node must not write.
+    pub read_only: bool,
+    /// At least one.
+    pub paths: Vec<PathSpec>,
+}
+
+impl PublishContext {
+    /// As the map that Kubernetes keeps.
+    ///
+    /// # Errors
+    /// Never in practice: the paths are plain data.
+    pub fn to_map(&self) -> Result<BTreeMap<String, String>, serde_json::Error> {
+        Ok(BTreeMap::from([
+            (NQN.to_owned(), self.nqn.clone()),
+            (UUID.to_owned(), self.uuid.clone()),
+            (READ_ONLY.to_owned(), self.read_only.to_string()),
+            (PATHS.to_owned(), serde_json::to_string(&self.paths)?),
+        ]))
+    }
+
+    /// From the map that Kubernetes kept. Keys that a newer controller added are ignored.
+    ///
+    /// # Errors
+    /// [`RequestError::Context`].
+    pub fn from_map(map: &BTreeMap<String, String>) -> Result<Self, RequestError> {
+        let get = |key: &str| {
+            map.get(key)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| RequestError::Context(format!("'{key}' is missing")))
+        };
+        let paths: Vec<PathSpec> = serde_json::from_str(get(PATHS)?).map_err(|error| {
+            RequestError::Context(format!("'{PATHS}' is no list of paths: {error}"))
+        })?;
+        if paths.is_empty() {
+            return Err(RequestError::Context(format!("'{PATHS}' is empty")));
+        }
+        let read_only = get(READ_ONLY)?;
+        let read_only = read_only.parse().map_err(|_| {
+            RequestError::Context(format!("'{READ_ONLY}' is '{read_only}', not true or false"))
+        })?;
+        Ok(Self {
+            nqn: get(NQN)?.clone(),
+            uuid: get(UUID)?.clone(),
+            read_only,
+            paths,
+        })
+    }
+
+    /// The paths in the words of the control API.
+    ///
+    /// # Errors
+    /// [`RequestError::Context`] for a transport that the node does not know.
+    pub fn portals(&self) -> Result<Vec<Portal>, RequestError> {
+        self.paths.iter().map(PathSpec::portal).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> PublishContext {
+        PublishContext {
+            nqn: "nqn.2026-11.io.roadstead:u".into(),
+            uuid: "u".into(),
+            read_only: false,
+            paths: vec![PathSpec {
+                transport: "tcp".into(),
+                address: "10.0.0.1".into(),
+                port: 4420,
+            }],
+        }
+    }
+
+    #[test]
+    fn round_trip_and_exact_words() {
+        let map = example().to_map().unwrap();
+        assert_eq!(
+            map.get("paths").unwrap(),
+            r#"[{"transport":"tcp","address":"10.0.0.1","port":4420}]"#
+        );
+        assert_eq!(PublishContext::from_map(&map), Ok(example()));
+        assert_eq!(example().portals().unwrap()[0].port, 4420);
+    }
+
+    #[test]
+    fn broken_maps_are_refused() {
+        for (key, value) in [
+            ("nqn", None),
+            ("uuid", Some("")),
+            ("readOnly", Some("maybe")),
+            ("paths", Some("[]")),
+            ("paths", Some("[{}]")),
+            ("paths", None),
+        ] {
+            let mut map = example().to_map().unwrap();
+            match value {
+                Some(value) => map.insert(key.into(), value.into()),
+                None => map.remove(key),
+            };
+            let error = PublishContext::from_map(&map).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        let mut other = example();
+        other.paths[0].transport = "fc".into();
+        assert!(other.portals().is_err());
+    }
+}
