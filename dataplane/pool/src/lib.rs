@@ -1,1 +1,60 @@
-//! roadstead-pool
+//! The pool: one drive, its on-medium format, and the thin volumes on it.
+//!
+//! # Parts
+//! - [`media`]: what a pool lies on: a file, a block device, memory, or a simulated drive that loses power.
+//! - [`format`](mod@format): label, checkpoint, journal; byte layouts and nothing else.
+//! - [`Pool`]: the core. One thread owns it; every call is blocking and rare.
+//! - [`DriveThread`] and [`DriveHandle`]: the thread that owns a pool and the handle that everyone else uses.
+//! - [`Volume`] and [`VolumeReader`]: what a reactor holds; lookups take no lock and no allocation.
+//! - [`probe`]: what is on a device before we take it, and which devices there are.
+//!
+//! # Guarantees
+//! - **A write that was acknowledged and flushed is there after a power cut at any moment.** The journal
+//!   batch that maps an extent is written (completed, in the drive's cache at least) before the extent is
+//!   published to reactors. So every data write into a new extent is issued after its journal write, and one
+//!   `fdatasync` of the drive after both covers both. See [`Volume::sync_ticket`] for Flush and FUA.
+//! - **No volume ever shows another's data.** An extent is given to a volume only after it was zeroed and
+//!   the zeroes were synced by this process. Whether an extent was clean is never taken from the medium.
+//! - **Freed space is reused only when nobody can still reach it**: the free record is durable, and every
+//!   I/O that may have looked the extent up has ended (two counters a reader).
+//! - **No leak**: free space is what no map mentions; there is no second list that could disagree.
+//! - **Any one 4 KiB block of metadata may rot**: labels have three copies, journal batches two, and a
+//!   damaged checkpoint is rebuilt from its predecessor. More damage than that is an error, never a guess.
+//! - **No overcommit**: the sizes of all volumes together fit the drive.
+//!
+//! # Assumed
+//! A sector of 512 bytes is written whole or not at all; a completed sync means durable; the drive returns
+//! what was written or an error (checksums of data are a layer above).
+//!
+//! # Left out
+//! Snapshots, shrinking, moving volumes between drives, pools over several drives.
+
+mod bitmap;
+mod blocks;
+mod drive;
+mod error;
+pub mod format;
+mod grace;
+mod map;
+pub mod media;
+mod open;
+mod pool;
+pub mod probe;
+mod recover;
+mod reserve;
+mod shared;
+mod state;
+mod store;
+mod volume;
+
+pub use blocks::{BLOCK_BYTES, Blocks};
+pub use drive::{Command, DriveHandle, DriveThread, Rejected, Reply};
+pub use error::{Fault, FaultKind, OpenError, PoolError};
+pub use media::Media;
+pub use open::OpenOptions;
+pub use pool::{ExtentRequest, Outcome, Pool};
+pub use reserve::GraceToken;
+pub use shared::{PoolStats, SyncTicket};
+pub use volume::{
+    BlockSize, InFlight, LookupError, Segment, Segments, Volume, VolumeReader, VolumeSpec,
+};

@@ -1,0 +1,3 @@
+//! What is on a device before we take it.
+
+pub mod signature;

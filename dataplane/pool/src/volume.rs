@@ -1,0 +1,356 @@
+//! What a reactor holds of a volume.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::grace::Slot;
+use crate::map::ExtentMap;
+use crate::shared::{PoolShared, SyncTicket};
+
+/// Size of a logical block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 512 bytes.
+    B512,
+    /// 4096 bytes.
+    B4096,
+}
+
+impl BlockSize {
+    /// In bytes.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::B512 => 512,
+            Self::B4096 => 4096,
+        }
+    }
+}
+
+impl TryFrom<u32> for BlockSize {
+    type Error = u32;
+
+    fn try_from(bytes: u32) -> Result<Self, u32> {
+        match bytes {
+            512 => Ok(Self::B512),
+            4096 => Ok(Self::B4096),
+            other => Err(other),
+        }
+    }
+}
+
+/// What a new volume is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Identifies it for ever.
+    pub uuid: Uuid,
+    /// For people; 1 to 255 bytes.
+    pub name: String,
+    /// A multiple of the block size, not 0.
+    pub size_bytes: u64,
+    /// Size of its logical blocks.
+    pub block_size: BlockSize,
+    /// Seconds since 1970.
+    pub created_unix_s: u64,
+}
+
+/// A volume of a pool. It can be read as long as anyone holds it, deleted or not; see [`Volume::is_deleted`].
+#[derive(Debug)]
+pub struct Volume {
+    uuid: Uuid,
+    name: String,
+    block_size: BlockSize,
+    created_unix_s: u64,
+    extent_shift: u32,
+    data_offset: u64,
+    size_bytes: AtomicU64,
+    pub(crate) mapped: AtomicU32,
+    deleted: AtomicBool,
+    pub(crate) map: ExtentMap,
+    pool: Arc<PoolShared>,
+}
+
+impl Volume {
+    pub(crate) fn new(spec: &VolumeSpec, pool: Arc<PoolShared>) -> Self {
+        Self {
+            uuid: spec.uuid,
+            name: spec.name.clone(),
+            block_size: spec.block_size,
+            created_unix_s: spec.created_unix_s,
+            extent_shift: pool.geometry.extent_bytes.trailing_zeros(),
+            data_offset: pool.geometry.data_offset,
+            size_bytes: AtomicU64::new(spec.size_bytes),
+            mapped: AtomicU32::new(0),
+            deleted: AtomicBool::new(false),
+            map: ExtentMap::default(),
+            pool,
+        }
+    }
+
+    /// Its UUID.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// Its name for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size of its logical blocks.
+    pub fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// When it was made, seconds since 1970.
+    pub fn created_unix_s(&self) -> u64 {
+        self.created_unix_s
+    }
+
+    /// Its size; it grows when the volume is grown, and never shrinks.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(SeqCst)
+    }
+
+    pub(crate) fn set_size(&self, size_bytes: u64) {
+        self.size_bytes.store(size_bytes, SeqCst);
+    }
+
+    /// Bytes an extent of its pool.
+    pub fn extent_bytes(&self) -> u64 {
+        1 << self.extent_shift
+    }
+
+    /// Bytes of the drive in use by it.
+    pub fn allocated_bytes(&self) -> u64 {
+        u64::from(self.mapped.load(SeqCst)) << self.extent_shift
+    }
+
+    /// True once it was deleted: every lookup is refused from then on.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(SeqCst)
+    }
+
+    pub(crate) fn set_deleted(&self) {
+        self.deleted.store(true, SeqCst);
+    }
+
+    pub(crate) fn spec(&self) -> VolumeSpec {
+        VolumeSpec {
+            uuid: self.uuid,
+            name: self.name.clone(),
+            size_bytes: self.size_bytes(),
+            block_size: self.block_size,
+            created_unix_s: self.created_unix_s,
+        }
+    }
+
+    /// How many extents it has, mapped or not; the last may be partly past its end.
+    pub fn extent_count(&self) -> u32 {
+        extents_for(self.size_bytes(), self.extent_shift)
+    }
+
+    /// The extents that the bytes touch: what to ask the drive's thread for before a write.
+    pub fn extents_of(&self, offset: u64, len: u64) -> Range<u32> {
+        let end = offset.saturating_add(len).min(self.size_bytes());
+        let first = u32::try_from(offset >> self.extent_shift).unwrap_or(u32::MAX);
+        first..extents_for(end, self.extent_shift).max(first)
+    }
+
+    /// The extents that lie wholly inside the bytes: what a deallocate of them can give back. The last
+    /// extent counts as whole when the bytes reach the volume's end.
+    pub fn whole_extents(&self, offset: u64, len: u64) -> Range<u32> {
+        let end = offset.saturating_add(len);
+        let first = extents_for(offset, self.extent_shift);
+        let last = if end >= self.size_bytes() {
+            self.extent_count()
+        } else {
+            u32::try_from(end >> self.extent_shift).unwrap_or(u32::MAX)
+        };
+        first..last.max(first)
+    }
+
+    /// A reader of this volume, for one thread (a connection, or a reactor).
+    pub fn reader(self: &Arc<Self>) -> VolumeReader {
+        VolumeReader {
+            slot: self.pool.grace.register(),
+            volume: Arc::clone(self),
+            one_thread: PhantomData,
+        }
+    }
+
+    /// Take this before a sync of the drive, hand it to [`Volume::synced`] when the sync has succeeded.
+    ///
+    /// **Flush**: ticket, `fdatasync` of the drive, `synced`, acknowledge. It makes durable every write that
+    /// was acknowledged before, and the map entries behind it, of all volumes of the drive.
+    ///
+    /// **FUA**: when [`Volume::map_is_durable`] holds after the lookup, a write with `RWF_DSYNC` is enough.
+    /// Otherwise treat it as a write followed by a Flush: `RWF_DSYNC` covers the data alone, not the journal.
+    pub fn sync_ticket(&self) -> SyncTicket {
+        self.pool.sync_ticket()
+    }
+
+    /// The sync that was started after `ticket` was taken has succeeded. Never call it after one that failed.
+    pub fn synced(&self, ticket: SyncTicket) {
+        self.pool.synced(ticket);
+    }
+
+    /// Whether every map entry published so far is known to be durable.
+    pub fn map_is_durable(&self) -> bool {
+        self.pool.is_durable()
+    }
+
+    /// Why its pool takes no more changes. Writes and Flush must fail then; reads may be tried.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.pool.fault()
+    }
+
+    /// A reactor's own I/O to the drive failed. A failed sync must be reported; the system may have thrown
+    /// the data away and would let the next sync succeed.
+    pub fn report_fault(&self, fault: Fault) {
+        self.pool.set_fault(fault);
+    }
+}
+
+pub(crate) fn extents_for(bytes: u64, extent_shift: u32) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << extent_shift)).unwrap_or(u32::MAX)
+}
+
+/// One thread's access to a volume's map. Every I/O is counted in with [`VolumeReader::begin`] before its
+/// lookup and out with [`VolumeReader::end`] after the drive has completed it; extents freed meanwhile are
+/// not reused before.
+///
+/// An I/O that must wait for an allocation ends first and begins anew afterwards: the allocation may have
+/// to wait until freed extents are out of everyone's reach.
+#[derive(Debug)]
+pub struct VolumeReader {
+    volume: Arc<Volume>,
+    slot: Arc<Slot>,
+    one_thread: PhantomData<Cell<()>>,
+}
+
+/// An I/O that was counted in. If it is lost instead of given to [`VolumeReader::end`], space that is freed
+/// later is not reused before the next start; nothing worse happens.
+#[derive(Debug)]
+#[must_use = "give it to `VolumeReader::end` when the drive has completed the I/O"]
+pub struct InFlight {
+    parity: u8,
+}
+
+/// Why a lookup was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LookupError {
+    /// Bytes past the volume's end.
+    #[error("the range ends past the end of the volume")]
+    OutOfRange,
+    /// The volume was deleted.
+    #[error("the volume was deleted")]
+    Deleted,
+}
+
+impl VolumeReader {
+    /// The volume.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Counts an I/O in.
+    pub fn begin(&self) -> InFlight {
+        let parity = self.volume.pool.grace.parity();
+        self.slot.enter(parity);
+        InFlight {
+            parity: u8::from(parity != 0),
+        }
+    }
+
+    /// Counts an I/O out. It must be this reader's own.
+    pub fn end(&self, io: InFlight) {
+        self.slot.leave(usize::from(io.parity));
+    }
+
+    /// Where the bytes lie on the drive: pieces in order, each either in one place or a hole. Takes no
+    /// lock and no memory. The places hold until `io` ends.
+    pub fn lookup(
+        &self,
+        _io: &InFlight,
+        offset: u64,
+        len: u64,
+    ) -> Result<Segments<'_>, LookupError> {
+        if self.volume.is_deleted() {
+            return Err(LookupError::Deleted);
+        }
+        let end = offset.checked_add(len).ok_or(LookupError::OutOfRange)?;
+        if end > self.volume.size_bytes() {
+            return Err(LookupError::OutOfRange);
+        }
+        Ok(Segments {
+            volume: &self.volume,
+            at: offset,
+            end,
+        })
+    }
+}
+
+/// A piece of a range of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it begins in the volume, bytes.
+    pub offset: u64,
+    /// Its length, bytes.
+    pub len: u64,
+    /// Where it lies on the drive, bytes; none if nothing was ever written there: reads as zeroes.
+    pub drive_offset: Option<u64>,
+}
+
+/// The pieces of a range, neighbours that touch on the drive joined.
+#[derive(Debug, Clone)]
+pub struct Segments<'a> {
+    volume: &'a Volume,
+    at: u64,
+    end: u64,
+}
+
+impl Segments<'_> {
+    /// The piece at `at`, up to the end of its extent.
+    fn piece(&self, at: u64) -> Segment {
+        let shift = self.volume.extent_shift;
+        let inside = at & ((1 << shift) - 1);
+        let len = ((1 << shift) - inside).min(self.end - at);
+        let extent = u32::try_from(at >> shift).ok();
+        let drive_offset = extent
+            .and_then(|e| self.volume.map.get(e))
+            .map(|p| self.volume.data_offset + (u64::from(p) << shift) + inside);
+        Segment {
+            offset: at,
+            len,
+            drive_offset,
+        }
+    }
+}
+
+impl Iterator for Segments<'_> {
+    type Item = Segment;
+
+    fn next(&mut self) -> Option<Segment> {
+        if self.at >= self.end {
+            return None;
+        }
+        let mut segment = self.piece(self.at);
+        self.at += segment.len;
+        while self.at < self.end {
+            let next = self.piece(self.at);
+            if segment.drive_offset.map(|o| o + segment.len) != next.drive_offset {
+                break;
+            }
+            segment.len += next.len;
+            self.at += next.len;
+        }
+        Some(segment)
+    }
+}
