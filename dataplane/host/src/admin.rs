@@ -1,0 +1,233 @@
+//! The admin commands that a host sends, and what it reads of the answers.
+
+use roadstead_nvme::command::{AdminCommand, GetLogPage, NSID_ALL};
+use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, FabricsCommand};
+use roadstead_nvme::feature::{self, NumberOfQueues};
+use roadstead_nvme::identify::{
+    IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, NamespaceDescriptor,
+};
+use roadstead_nvme::nqn::Nqn;
+use roadstead_nvme::{Sqe, event, log};
+use uuid::Uuid;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::config::Identity;
+
+/// An admin or fabrics command with its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Control {
+    pub(crate) sqe: Sqe,
+    /// Goes in the capsule.
+    pub(crate) data_out: Vec<u8>,
+    /// Most bytes that come back.
+    pub(crate) data_in: u32,
+}
+
+impl Control {
+    fn fabrics(command: FabricsCommand) -> Self {
+        Self {
+            sqe: command.encode(0),
+            data_out: Vec::new(),
+            data_in: 0,
+        }
+    }
+
+    fn admin(command: AdminCommand, data_in: u32) -> Self {
+        Self {
+            sqe: command.encode(0),
+            data_out: Vec::new(),
+            data_in,
+        }
+    }
+
+    /// Makes a connection a queue of the controller; queue 0 makes the controller.
+    pub(crate) fn connect(
+        host: &Identity,
+        subsystem: &Nqn,
+        queue: Connect,
+        cntlid: Option<u16>,
+    ) -> Self {
+        let cntlid = cntlid.unwrap_or(CNTLID_DYNAMIC);
+        let data = ConnectData::new(host.id.into_bytes(), cntlid, subsystem, &host.nqn);
+        let mut command = Self::fabrics(FabricsCommand::Connect(queue));
+        command.data_out = data.as_bytes().to_vec();
+        command
+    }
+
+    pub(crate) fn property_get(offset: u32, wide: bool) -> Self {
+        Self::fabrics(FabricsCommand::PropertyGet { offset, wide })
+    }
+
+    pub(crate) fn property_set(offset: u32, value: u32) -> Self {
+        Self::fabrics(FabricsCommand::PropertySet {
+            offset,
+            wide: false,
+            value: u64::from(value),
+        })
+    }
+
+    /// `cns` as in [`roadstead_nvme::identify::cns`].
+    pub(crate) fn identify(cns: u8, nsid: u32) -> Self {
+        let command = AdminCommand::Identify {
+            cns,
+            cntlid: 0,
+            nsid,
+            command_set: 0,
+        };
+        Self::admin(command, IDENTIFY_BYTES)
+    }
+
+    pub(crate) fn number_of_queues(count: u16) -> Self {
+        let both = NumberOfQueues {
+            submission: u32::from(count),
+            completion: u32::from(count),
+        };
+        Self::set_feature(feature::id::NUMBER_OF_QUEUES, both.encode())
+    }
+
+    /// Asks for events about namespaces.
+    pub(crate) fn want_events() -> Self {
+        let id = feature::id::ASYNC_EVENT_CONFIGURATION;
+        Self::set_feature(id, event::mask::NAMESPACE_ATTRIBUTES)
+    }
+
+    fn set_feature(id: u8, value: u32) -> Self {
+        let command = AdminCommand::SetFeatures {
+            id,
+            save: false,
+            nsid: 0,
+            value,
+        };
+        Self::admin(command, 0)
+    }
+
+    /// The log page that lists changed namespaces; reading it arms the event again.
+    pub(crate) fn changed_namespaces() -> Self {
+        let page = GetLogPage {
+            id: log::id::CHANGED_NAMESPACES,
+            parameter: 0,
+            retain_event: false,
+            length: u64::from(IDENTIFY_BYTES),
+            offset: 0,
+            nsid: NSID_ALL,
+        };
+        Self::admin(AdminCommand::GetLogPage(page), IDENTIFY_BYTES)
+    }
+
+    pub(crate) fn keep_alive() -> Self {
+        Self::admin(AdminCommand::KeepAlive, 0)
+    }
+
+    pub(crate) fn async_event() -> Self {
+        Self::admin(AdminCommand::AsyncEventRequest, 0)
+    }
+}
+
+/// What a host needs of Identify Controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ControllerData {
+    /// Exponent of the transfer limit in pages; 0: none.
+    pub(crate) mdts: u8,
+    pub(crate) has_events: bool,
+    pub(crate) has_write_zeroes: bool,
+    /// Bytes of data that a command capsule takes.
+    pub(crate) in_capsule_bytes: u32,
+}
+
+impl ControllerData {
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
+        let page = IdentifyController::ref_from_bytes(data).ok()?;
+        // In units of 16 bytes, the entry's 64 included.
+        let in_capsule = page.io_command_capsule.get().saturating_sub(4);
+        Some(Self {
+            mdts: page.transfer_max,
+            has_events: page.events.get() & event::mask::NAMESPACE_ATTRIBUTES != 0,
+            has_write_zeroes: page.io_commands.get() & IdentifyController::ONCS_WRITE_ZEROES != 0,
+            // Data that does not begin right behind the entry is not used.
+            in_capsule_bytes: match page.in_capsule_offset.get() {
+                0 => in_capsule.saturating_mul(16),
+                _ => 0,
+            },
+        })
+    }
+}
+
+/// What a host needs of Identify Namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NamespaceData {
+    pub(crate) blocks: u64,
+    pub(crate) block_bytes: u32,
+    pub(crate) read_only: bool,
+}
+
+impl NamespaceData {
+    /// `None` for a format with metadata or with blocks that no block device has.
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
+        let page = IdentifyNamespace::ref_from_bytes(data).ok()?;
+        Some(Self {
+            blocks: page.size.get(),
+            block_bytes: 1 << page.block_shift()?,
+            read_only: page.attributes & 1 != 0,
+        })
+    }
+}
+
+/// The identifiers in a list of active namespaces.
+pub(crate) fn namespace_list(data: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let (entries, _) = data.as_chunks::<4>();
+    entries
+        .iter()
+        .map(|bytes| u32::from_le_bytes(*bytes))
+        .take_while(|nsid| *nsid != 0)
+}
+
+/// The UUID in a list of namespace descriptors.
+pub(crate) fn descriptor_uuid(data: &[u8]) -> Option<Uuid> {
+    let descriptors = NamespaceDescriptor::read_list(data);
+    descriptors.into_iter().find_map(|d| match d {
+        NamespaceDescriptor::Uuid(bytes) => Some(Uuid::from_bytes(bytes)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identify_structures_are_read() {
+        let mut page = IdentifyController::zeroed();
+        page.transfer_max = 5;
+        page.events = 0x100.into();
+        page.io_commands = 8.into();
+        page.io_command_capsule = 516.into();
+        let controller = ControllerData::parse(page.as_bytes()).unwrap();
+        assert!(controller.has_events && controller.has_write_zeroes);
+        assert_eq!((controller.mdts, controller.in_capsule_bytes), (5, 8192));
+        page.in_capsule_offset = 1.into();
+        let controller = ControllerData::parse(page.as_bytes()).unwrap();
+        assert_eq!(controller.in_capsule_bytes, 0);
+        assert!(ControllerData::parse(&page.as_bytes()[..1000]).is_none());
+
+        let mut page = IdentifyNamespace::zeroed();
+        page.size = 1000.into();
+        page.format = 1;
+        page.attributes = 1;
+        page.lba_formats[1].data_shift = 12;
+        let namespace = NamespaceData::parse(page.as_bytes()).unwrap();
+        assert_eq!((namespace.blocks, namespace.block_bytes), (1000, 4096));
+        assert!(namespace.read_only);
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let mut page = vec![0; 4096];
+        page[..8].copy_from_slice(&[3, 0, 0, 0, 9, 0, 0, 0]);
+        assert_eq!(namespace_list(&page).collect::<Vec<_>>(), [3, 9]);
+        let mut list = Vec::new();
+        NamespaceDescriptor::Eui64([1; 8]).write(&mut list);
+        assert_eq!(descriptor_uuid(&list), None);
+        NamespaceDescriptor::Uuid([9; 16]).write(&mut list);
+        assert_eq!(descriptor_uuid(&list), Some(Uuid::from_bytes([9; 16])));
+    }
+}
