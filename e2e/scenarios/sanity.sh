@@ -12,7 +12,7 @@ csi() {
   dir=/var/lib/kubelet/sanity
   # A unix socket's name has 107 bytes at most: the controller's is reached by a link.
   node "$n" sh -ec "rm -rf $dir; mkdir -p $dir; printf 'target: $ID\n' >$dir/parameters
-    ln -s /var/lib/kubelet/pods/$uid/volumes/kubernetes.io~empty-dir/socket-dir $dir/controller"
+    ln -s /var/lib/kubelet/pods/$uid/volumes/kubernetes.io~empty-dir/socket $dir/controller"
   later node "$n" rm -rf "$dir"
   node "$n" csi-sanity -csi.endpoint=unix:///var/lib/kubelet/plugins/csi.roadstead.io/csi.sock \
     -csi.controllerendpoint="unix://$dir/controller/csi.sock" -csi.mountdir="$dir/mount" -csi.stagingdir="$dir/stage" \
