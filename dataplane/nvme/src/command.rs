@@ -1,0 +1,575 @@
+//! Typed admin and I/O commands (section 5 and the NVM Command Set specification section 3).
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::feature::Select;
+use crate::opcode::{admin, io};
+use crate::wire::{DataPointer, Sqe, dword};
+use crate::{Status, identify};
+
+/// The namespace identifier that means all namespaces.
+pub const NSID_ALL: u32 = 0xffff_ffff;
+
+/// Bytes of the host identifier that Get and Set Features move.
+pub const HOST_IDENTIFIER_BYTES: u32 = 16;
+
+/// Fused commands and data pointers other than scatter gather lists do not exist in fabrics.
+pub(crate) fn check_flags(sqe: &Sqe) -> Result<(), Status> {
+    if sqe.flags & (Sqe::FLAGS_FUSE_MASK | Sqe::FLAGS_PSDT_MASK) == Sqe::FLAGS_SGL {
+        Ok(())
+    } else {
+        Err(Status::INVALID_FIELD.dnr())
+    }
+}
+
+/// An admin command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminCommand {
+    /// Identify.
+    Identify {
+        /// What: see [`identify::cns`].
+        cns: u8,
+        /// Which controller, for some.
+        cntlid: u16,
+        /// Which namespace, for some.
+        nsid: u32,
+        /// Which command set, for some; 0 is NVM.
+        command_set: u8,
+    },
+    /// Get Log Page.
+    GetLogPage(GetLogPage),
+    /// Get Features.
+    GetFeatures {
+        /// Which one: see [`crate::feature::id`].
+        id: u8,
+        /// Which value.
+        select: Select,
+        /// Namespace.
+        nsid: u32,
+        /// Command dword 11.
+        value: u32,
+    },
+    /// Set Features.
+    SetFeatures {
+        /// Which one.
+        id: u8,
+        /// Keep it over resets.
+        save: bool,
+        /// Namespace.
+        nsid: u32,
+        /// Command dword 11.
+        value: u32,
+    },
+    /// Asynchronous Event Request.
+    AsyncEventRequest,
+    /// Keep Alive.
+    KeepAlive,
+    /// Abort.
+    Abort {
+        /// Queue of the command.
+        qid: u16,
+        /// The command.
+        cid: u16,
+    },
+}
+
+/// Get Log Page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GetLogPage {
+    /// Which one: see [`crate::log::id`].
+    pub id: u8,
+    /// Log specific parameter.
+    pub parameter: u8,
+    /// Reading does not clear the event.
+    pub retain_event: bool,
+    /// Bytes, a multiple of 4, at least 4.
+    pub length: u64,
+    /// Bytes from the start, a multiple of 4.
+    pub offset: u64,
+    /// Namespace; 0 and [`NSID_ALL`] for the controller.
+    pub nsid: u32,
+}
+
+impl AdminCommand {
+    /// Reads a submission queue entry of the admin queue, other than fabrics commands.
+    ///
+    /// # Errors
+    /// The status to complete the command with.
+    pub fn parse(sqe: &Sqe) -> Result<Self, Status> {
+        check_flags(sqe)?;
+        let nsid = sqe.nsid.get();
+        let [low, second, _, high] = sqe.cdw10.to_bytes();
+        match sqe.opcode {
+            admin::IDENTIFY => {
+                let [.., command_set] = sqe.cdw11.to_bytes();
+                Ok(Self::Identify {
+                    cns: low,
+                    cntlid: sqe.cdw10_high(),
+                    nsid,
+                    command_set,
+                })
+            }
+            admin::GET_LOG_PAGE => GetLogPage::parse(sqe).map(Self::GetLogPage),
+            admin::GET_FEATURES => {
+                let select = match second & 7 {
+                    0 => Select::Current,
+                    1 => Select::Default,
+                    2 => Select::Saved,
+                    3 => Select::Capabilities,
+                    _ => return Err(Status::INVALID_FIELD.dnr()),
+                };
+                Ok(Self::GetFeatures {
+                    id: low,
+                    select,
+                    nsid,
+                    value: sqe.cdw11.get(),
+                })
+            }
+            admin::SET_FEATURES => Ok(Self::SetFeatures {
+                id: low,
+                save: high & 0x80 != 0,
+                nsid,
+                value: sqe.cdw11.get(),
+            }),
+            admin::ASYNC_EVENT => Ok(Self::AsyncEventRequest),
+            admin::KEEP_ALIVE => Ok(Self::KeepAlive),
+            admin::ABORT => Ok(Self::Abort {
+                qid: sqe.cdw10_low(),
+                cid: sqe.cdw10_high(),
+            }),
+            _ => Err(Status::INVALID_OPCODE.dnr()),
+        }
+    }
+
+    /// Writes a submission queue entry with the data pointer that the command needs; Set Features with data: set
+    /// the pointer afterwards.
+    #[must_use]
+    pub fn encode(&self, cid: u16) -> Sqe {
+        let mut sqe = Sqe::new(0, cid, 0);
+        let mut length = 0;
+        match *self {
+            Self::Identify {
+                cns,
+                cntlid,
+                nsid,
+                command_set,
+            } => {
+                sqe.opcode = admin::IDENTIFY;
+                sqe.nsid = U32::new(nsid);
+                sqe.cdw10 = dword(u16::from(cns), cntlid);
+                sqe.cdw11 = U32::new(u32::from(command_set) << 24);
+                length = identify::IDENTIFY_BYTES;
+            }
+            Self::GetLogPage(page) => {
+                sqe.opcode = admin::GET_LOG_PAGE;
+                length = page.encode(&mut sqe);
+            }
+            Self::GetFeatures {
+                id,
+                select,
+                nsid,
+                value,
+            } => {
+                sqe.opcode = admin::GET_FEATURES;
+                sqe.nsid = U32::new(nsid);
+                let select: u16 = match select {
+                    Select::Current => 0,
+                    Select::Default => 1,
+                    Select::Saved => 2,
+                    Select::Capabilities => 3,
+                };
+                sqe.cdw10 = dword(u16::from(id) | select << 8, 0);
+                sqe.cdw11 = U32::new(value);
+                if id == crate::feature::id::HOST_IDENTIFIER {
+                    length = HOST_IDENTIFIER_BYTES;
+                }
+            }
+            Self::SetFeatures {
+                id,
+                save,
+                nsid,
+                value,
+            } => {
+                sqe.opcode = admin::SET_FEATURES;
+                sqe.nsid = U32::new(nsid);
+                sqe.cdw10 = dword(u16::from(id), u16::from(save) << 15);
+                sqe.cdw11 = U32::new(value);
+            }
+            Self::AsyncEventRequest => sqe.opcode = admin::ASYNC_EVENT,
+            Self::KeepAlive => sqe.opcode = admin::KEEP_ALIVE,
+            Self::Abort { qid, cid } => {
+                sqe.opcode = admin::ABORT;
+                sqe.cdw10 = dword(qid, cid);
+            }
+        }
+        sqe.dptr = DataPointer::Transport { length }.encode();
+        sqe
+    }
+}
+
+impl GetLogPage {
+    fn parse(sqe: &Sqe) -> Result<Self, Status> {
+        let [id, second, ..] = sqe.cdw10.to_bytes();
+        let [.., type_and_index, _] = sqe.cdw14.to_bytes();
+        let offset = u64::from(sqe.cdw13.get()) << 32 | u64::from(sqe.cdw12.get());
+        let offset_is_index = type_and_index & 0x80 != 0;
+        if !offset.is_multiple_of(4) || offset_is_index {
+            return Err(Status::INVALID_FIELD.dnr());
+        }
+        let dwords = u64::from(sqe.cdw11_low()) << 16 | u64::from(sqe.cdw10_high());
+        Ok(Self {
+            id,
+            parameter: second & 0x7f,
+            retain_event: second & 0x80 != 0,
+            length: (dwords + 1) * 4,
+            offset,
+            nsid: sqe.nsid.get(),
+        })
+    }
+
+    /// Fills all but opcode and data pointer; returns the bytes of data.
+    fn encode(&self, sqe: &mut Sqe) -> u32 {
+        let length = u32::try_from(self.length).unwrap_or(u32::MAX) & !3;
+        let [a, b, c, d] = (length / 4).saturating_sub(1).to_le_bytes();
+        let retain = u8::from(self.retain_event) << 7;
+        let parameter = u16::from_le_bytes([self.id, self.parameter & 0x7f | retain]);
+        sqe.nsid = U32::new(self.nsid);
+        sqe.cdw10 = dword(parameter, u16::from_le_bytes([a, b]));
+        sqe.cdw11 = dword(u16::from_le_bytes([c, d]), 0);
+        let [a, b, c, d, e, f, g, h] = self.offset.to_le_bytes();
+        sqe.cdw12 = U32::from_bytes([a, b, c, d]);
+        sqe.cdw13 = U32::from_bytes([e, f, g, h]);
+        length
+    }
+}
+
+/// Consecutive blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// The first one.
+    pub start: u64,
+    /// How many: 1 to 65536.
+    pub count: u32,
+}
+
+/// A command of the NVM command set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoCommand {
+    /// Read.
+    Read {
+        /// Namespace.
+        nsid: u32,
+        /// Where.
+        blocks: Blocks,
+        /// From the medium.
+        fua: bool,
+    },
+    /// Write.
+    Write {
+        /// Namespace.
+        nsid: u32,
+        /// Where.
+        blocks: Blocks,
+        /// To the medium before it completes.
+        fua: bool,
+    },
+    /// Compare.
+    Compare {
+        /// Namespace.
+        nsid: u32,
+        /// Where.
+        blocks: Blocks,
+    },
+    /// Write Zeroes.
+    WriteZeroes {
+        /// Namespace.
+        nsid: u32,
+        /// Where.
+        blocks: Blocks,
+        /// To the medium before it completes.
+        fua: bool,
+        /// The space may be given back.
+        deallocate: bool,
+    },
+    /// Flush.
+    Flush {
+        /// Namespace, or [`NSID_ALL`].
+        nsid: u32,
+    },
+    /// Dataset Management.
+    DatasetManagement {
+        /// Namespace.
+        nsid: u32,
+        /// Ranges in the data: 1 to 256.
+        ranges: u16,
+        /// The ranges' contents are not needed any more. Without it the command is but a hint.
+        deallocate: bool,
+    },
+}
+
+const FUA: u32 = 1 << 30;
+const DEALLOCATE: u32 = 1 << 25;
+/// Protection information, which exists only with metadata, and directives of Write.
+const UNSUPPORTED: u32 = 0xf << 26 | 0xf << 20;
+const DSM_DEALLOCATE: u32 = 1 << 2;
+
+impl IoCommand {
+    /// Reads a submission queue entry of an I/O queue, other than fabrics commands.
+    ///
+    /// # Errors
+    /// The status to complete the command with.
+    pub fn parse(sqe: &Sqe) -> Result<Self, Status> {
+        check_flags(sqe)?;
+        let nsid = sqe.nsid.get();
+        let cdw12 = sqe.cdw12.get();
+        let fua = cdw12 & FUA != 0;
+        let blocks = || {
+            if cdw12 & UNSUPPORTED != 0 {
+                return Err(Status::INVALID_FIELD.dnr());
+            }
+            Ok(Blocks {
+                start: sqe.cdw10_11(),
+                count: u32::from(sqe.cdw12_low()) + 1,
+            })
+        };
+        match sqe.opcode {
+            io::READ => Ok(Self::Read {
+                nsid,
+                blocks: blocks()?,
+                fua,
+            }),
+            io::WRITE => Ok(Self::Write {
+                nsid,
+                blocks: blocks()?,
+                fua,
+            }),
+            io::COMPARE => Ok(Self::Compare {
+                nsid,
+                blocks: blocks()?,
+            }),
+            io::WRITE_ZEROES => Ok(Self::WriteZeroes {
+                nsid,
+                blocks: blocks()?,
+                fua,
+                deallocate: cdw12 & DEALLOCATE != 0,
+            }),
+            io::FLUSH => Ok(Self::Flush { nsid }),
+            io::DATASET_MANAGEMENT => {
+                let [ranges, ..] = sqe.cdw10.to_bytes();
+                Ok(Self::DatasetManagement {
+                    nsid,
+                    ranges: u16::from(ranges) + 1,
+                    deallocate: sqe.cdw11.get() & DSM_DEALLOCATE != 0,
+                })
+            }
+            _ => Err(Status::INVALID_OPCODE.dnr()),
+        }
+    }
+
+    /// Writes a submission queue entry. The data pointer is that of no data: set it for commands with data.
+    #[must_use]
+    pub fn encode(&self, cid: u16) -> Sqe {
+        let mut sqe = Sqe::new(0, cid, 0);
+        sqe.dptr = DataPointer::Transport { length: 0 }.encode();
+        let fua_bit = |fua: bool| if fua { FUA } else { 0 };
+        let (opcode, nsid, blocks, flags) = match *self {
+            Self::Read { nsid, blocks, fua } => (io::READ, nsid, Some(blocks), fua_bit(fua)),
+            Self::Write { nsid, blocks, fua } => (io::WRITE, nsid, Some(blocks), fua_bit(fua)),
+            Self::Compare { nsid, blocks } => (io::COMPARE, nsid, Some(blocks), 0),
+            Self::WriteZeroes {
+                nsid,
+                blocks,
+                fua,
+                deallocate,
+            } => {
+                let deallocate = if deallocate { DEALLOCATE } else { 0 };
+                (
+                    io::WRITE_ZEROES,
+                    nsid,
+                    Some(blocks),
+                    fua_bit(fua) | deallocate,
+                )
+            }
+            Self::Flush { nsid } => (io::FLUSH, nsid, None, 0),
+            Self::DatasetManagement {
+                nsid,
+                ranges,
+                deallocate,
+            } => {
+                sqe.cdw10 = U32::new(u32::from(ranges.clamp(1, 256)) - 1);
+                sqe.cdw11 = U32::new(if deallocate { DSM_DEALLOCATE } else { 0 });
+                (io::DATASET_MANAGEMENT, nsid, None, 0)
+            }
+        };
+        sqe.opcode = opcode;
+        sqe.nsid = U32::new(nsid);
+        if let Some(blocks) = blocks {
+            sqe.set_cdw10_11(blocks.start);
+            sqe.cdw12 = U32::new(flags | (blocks.count.clamp(1, 65536) - 1));
+        }
+        sqe
+    }
+}
+
+/// A range of Dataset Management.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct DsmRange {
+    /// Hints.
+    pub attributes: U32,
+    /// Blocks.
+    pub count: U32,
+    /// First block.
+    pub start: U64,
+}
+
+/// Bytes of a range of Dataset Management.
+pub const DSM_RANGE_BYTES: u32 = 16;
+
+const _: () = assert!(size_of::<DsmRange>() == 16);
+
+impl DsmRange {
+    /// A range without hints.
+    #[must_use]
+    pub fn new(start: u64, count: u32) -> Self {
+        Self {
+            attributes: U32::ZERO,
+            count: U32::new(count),
+            start: U64::new(start),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admin_commands_round_trip() {
+        let log = GetLogPage {
+            id: 0x70,
+            parameter: 3,
+            retain_event: true,
+            length: 0x0012_3454,
+            offset: 0x1_0000_0400,
+            nsid: NSID_ALL,
+        };
+        for command in [
+            AdminCommand::Identify {
+                cns: 3,
+                cntlid: 9,
+                nsid: 7,
+                command_set: 2,
+            },
+            AdminCommand::GetLogPage(log),
+            AdminCommand::GetFeatures {
+                id: 7,
+                select: Select::Capabilities,
+                nsid: 1,
+                value: 5,
+            },
+            AdminCommand::SetFeatures {
+                id: 0x0b,
+                save: true,
+                nsid: 0,
+                value: 0x8000_0100,
+            },
+            AdminCommand::AsyncEventRequest,
+            AdminCommand::KeepAlive,
+            AdminCommand::Abort { qid: 1, cid: 2 },
+        ] {
+            assert_eq!(AdminCommand::parse(&command.encode(5)), Ok(command));
+        }
+        let sqe = AdminCommand::GetLogPage(log).encode(5);
+        assert_eq!(DataPointer::parse(&sqe.dptr).unwrap().length(), 0x0012_3454);
+    }
+
+    #[test]
+    fn io_commands_round_trip() {
+        let blocks = Blocks {
+            start: 0x1_2345_6789,
+            count: 65536,
+        };
+        for command in [
+            IoCommand::Read {
+                nsid: 1,
+                blocks,
+                fua: true,
+            },
+            IoCommand::Write {
+                nsid: 2,
+                blocks,
+                fua: false,
+            },
+            IoCommand::Write {
+                nsid: 2,
+                blocks: Blocks { start: 0, count: 1 },
+                fua: true,
+            },
+            IoCommand::Compare { nsid: 1, blocks },
+            IoCommand::WriteZeroes {
+                nsid: 1,
+                blocks,
+                fua: true,
+                deallocate: true,
+            },
+            IoCommand::Flush { nsid: NSID_ALL },
+            IoCommand::DatasetManagement {
+                nsid: 1,
+                ranges: 256,
+                deallocate: true,
+            },
+        ] {
+            assert_eq!(IoCommand::parse(&command.encode(5)), Ok(command));
+        }
+        let sqe = IoCommand::Write {
+            nsid: 1,
+            blocks: Blocks { start: 8, count: 8 },
+            fua: true,
+        }
+        .encode(0);
+        assert_eq!(
+            sqe.as_bytes()[40..52],
+            [8, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0x40]
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        let read = IoCommand::Read {
+            nsid: 1,
+            blocks: Blocks { start: 0, count: 1 },
+            fua: false,
+        };
+        let mut sqe = read.encode(0);
+        for flags in [0, 0x41, 0x42, 0x80, 0xc0] {
+            sqe.flags = flags;
+            assert_eq!(
+                IoCommand::parse(&sqe),
+                Err(Status::INVALID_FIELD.dnr()),
+                "{flags:#x}"
+            );
+            sqe.opcode = admin::KEEP_ALIVE;
+            assert_eq!(
+                AdminCommand::parse(&sqe),
+                Err(Status::INVALID_FIELD.dnr()),
+                "{flags:#x}"
+            );
+        }
+        let mut sqe = read.encode(0);
+        sqe.cdw12 = U32::new(1 << 29);
+        assert_eq!(IoCommand::parse(&sqe), Err(Status::INVALID_FIELD.dnr()));
+        sqe.opcode = 0x7e;
+        assert_eq!(IoCommand::parse(&sqe), Err(Status::INVALID_OPCODE.dnr()));
+        assert_eq!(AdminCommand::parse(&sqe), Err(Status::INVALID_OPCODE.dnr()));
+        sqe.opcode = admin::GET_LOG_PAGE;
+        sqe.cdw12 = U32::new(2);
+        assert_eq!(AdminCommand::parse(&sqe), Err(Status::INVALID_FIELD.dnr()));
+        sqe.opcode = admin::GET_FEATURES;
+        sqe.cdw10 = U32::new(0x407);
+        assert_eq!(AdminCommand::parse(&sqe), Err(Status::INVALID_FIELD.dnr()));
+    }
+}

@@ -1,0 +1,321 @@
+//! Log pages (section 5.16) and the discovery log (section 5.16.1.23).
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::nqn::{NQN_FIELD_BYTES, Nqn};
+
+/// Log page identifiers.
+pub mod id {
+    /// Supported log pages, 1024 bytes.
+    pub const SUPPORTED: u8 = 0x00;
+    /// Errors, 64 bytes an entry.
+    pub const ERRORS: u8 = 0x01;
+    /// Health, 512 bytes.
+    pub const HEALTH: u8 = 0x02;
+    /// Firmware slots, 512 bytes.
+    pub const FIRMWARE_SLOTS: u8 = 0x03;
+    /// Changed namespaces, 4096 bytes.
+    pub const CHANGED_NAMESPACES: u8 = 0x04;
+    /// Commands supported and their effects, 4096 bytes.
+    pub const EFFECTS: u8 = 0x05;
+    /// ANA groups.
+    pub const ANA: u8 = 0x0c;
+    /// Discovery.
+    pub const DISCOVERY: u8 = 0x70;
+}
+
+/// Bits of an entry of the effects log.
+pub mod effect {
+    /// The command is supported.
+    pub const SUPPORTED: u32 = 1;
+    /// It changes blocks.
+    pub const CHANGES_BLOCKS: u32 = 1 << 1;
+}
+
+/// Most entries of the list of changed namespaces; when there are more, its first entry is 0xffffffff.
+pub const CHANGED_NAMESPACES_MAX: usize = 1024;
+
+/// Health (SMART) of the controller.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct HealthLog {
+    /// Warnings.
+    pub warnings: u8,
+    /// Temperature, K.
+    pub temperature: U16,
+    /// Spare left, per cent.
+    pub spare: u8,
+    /// Warning threshold of it, per cent.
+    pub spare_threshold: u8,
+    /// Life used, per cent.
+    pub used: u8,
+    /// Reserved, then counters of 16 bytes each and more.
+    pub reserved: [u8; 506],
+}
+
+const _: () = assert!(size_of::<HealthLog>() == 512);
+
+/// Firmware slots.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct FirmwareLog {
+    /// The slot in use, 1 to 7.
+    pub active: u8,
+    /// Reserved.
+    pub reserved1: [u8; 7],
+    /// Revisions, padded with blanks.
+    pub revisions: [[u8; 8]; 7],
+    /// Reserved.
+    pub reserved64: [u8; 448],
+}
+
+const _: () = assert!(size_of::<FirmwareLog>() == 512);
+
+/// Commands supported and their effects.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct EffectsLog {
+    /// By opcode.
+    pub admin: [U32; 256],
+    /// By opcode.
+    pub io: [U32; 256],
+    /// Reserved.
+    pub reserved: [u8; 2048],
+}
+
+const _: () = assert!(size_of::<EffectsLog>() == 4096);
+
+impl EffectsLog {
+    /// Nothing is supported.
+    #[must_use]
+    pub fn zeroed() -> Self {
+        Self::new_zeroed()
+    }
+
+    /// Marks a command.
+    pub fn set(table: &mut [U32; 256], opcode: u8, effects: u32) {
+        if let Some(entry) = table.get_mut(usize::from(opcode)) {
+            *entry = U32::new(effects);
+        }
+    }
+}
+
+/// ANA states.
+pub mod ana {
+    /// Use this path.
+    pub const OPTIMIZED: u8 = 0x01;
+    /// Use this path if there is no better one.
+    pub const NON_OPTIMIZED: u8 = 0x02;
+    /// This path does not work now.
+    pub const INACCESSIBLE: u8 = 0x03;
+    /// This path will not work again.
+    pub const PERSISTENT_LOSS: u8 = 0x04;
+    /// The state is changing.
+    pub const CHANGE: u8 = 0x0f;
+}
+
+/// Start of the ANA log.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct AnaHeader {
+    /// Counts changes.
+    pub change_count: U64,
+    /// Groups that follow.
+    pub groups: U16,
+    /// Reserved.
+    pub reserved: [u8; 6],
+}
+
+const _: () = assert!(size_of::<AnaHeader>() == 16);
+
+/// A group of the ANA log; the identifiers of its namespaces follow.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct AnaGroup {
+    /// Group identifier.
+    pub id: U32,
+    /// Namespace identifiers that follow.
+    pub namespaces: U32,
+    /// Counts changes of this group.
+    pub change_count: U64,
+    /// See [`ana`].
+    pub state: u8,
+    /// Reserved.
+    pub reserved: [u8; 15],
+}
+
+const _: () = assert!(size_of::<AnaGroup>() == 32);
+
+/// Start of the discovery log.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct DiscoveryHeader {
+    /// Counts changes.
+    pub generation: U64,
+    /// Records that follow.
+    pub records: U64,
+    /// Format of the records; 0.
+    pub format: U16,
+    /// Reserved.
+    pub reserved: [u8; 1006],
+}
+
+const _: () = assert!(size_of::<DiscoveryHeader>() == 1024);
+
+impl DiscoveryHeader {
+    /// A header.
+    #[must_use]
+    pub fn new(generation: u64, records: u64) -> Self {
+        Self {
+            generation: U64::new(generation),
+            records: U64::new(records),
+            format: U16::ZERO,
+            reserved: [0; 1006],
+        }
+    }
+}
+
+/// Transport types of discovery records.
+pub mod transport {
+    /// RDMA.
+    pub const RDMA: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 3;
+}
+
+/// Address families of discovery records.
+pub mod family {
+    /// IPv4.
+    pub const IPV4: u8 = 1;
+    /// IPv6.
+    pub const IPV6: u8 = 2;
+}
+
+/// Subsystem types of discovery records.
+pub mod subsystem_type {
+    /// Another discovery service.
+    pub const REFERRAL: u8 = 1;
+    /// A subsystem with namespaces.
+    pub const NVM: u8 = 2;
+    /// The discovery service that answers.
+    pub const CURRENT_DISCOVERY: u8 = 3;
+}
+
+/// A record of the discovery log.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct DiscoveryRecord {
+    /// See [`transport`].
+    pub transport: u8,
+    /// See [`family`].
+    pub family: u8,
+    /// See [`subsystem_type`].
+    pub subsystem_type: u8,
+    /// Requirements: bits 1:0 = 1 secure channel required, 2 not required; bit 2 flow control may be off.
+    pub requirements: u8,
+    /// Port of the subsystem.
+    pub port: U16,
+    /// 0xffff: the target chooses the controller.
+    pub cntlid: U16,
+    /// Most entries of the admin queue.
+    pub admin_queue_entries: U16,
+    /// Flags.
+    pub flags: U16,
+    /// Reserved.
+    pub reserved12: [u8; 20],
+    /// Port number in digits, padded with zeros.
+    pub service: [u8; 32],
+    /// Reserved.
+    pub reserved64: [u8; 192],
+    /// The subsystem's name.
+    pub subsystem_nqn: [u8; NQN_FIELD_BYTES],
+    /// Address in text, padded with zeros.
+    pub address: [u8; 256],
+    /// Of the transport; TCP: byte 0 is 0 for no security, 2 for TLS 1.3.
+    pub transport_specific: [u8; 256],
+}
+
+const _: () = assert!(size_of::<DiscoveryRecord>() == 1024);
+
+impl DiscoveryRecord {
+    /// `requirements`: a secure channel is not required.
+    pub const NO_SECURE_CHANNEL: u8 = 2;
+    /// `requirements`: flow control may be off.
+    pub const NO_FLOW_CONTROL: u8 = 4;
+
+    /// A record for NVMe/TCP without TLS.
+    #[must_use]
+    pub fn tcp(
+        subsystem_type: u8,
+        subsystem: &Nqn,
+        address: core::net::SocketAddr,
+        port_id: u16,
+        queue_entries: u16,
+    ) -> Self {
+        Self {
+            transport: transport::TCP,
+            family: if address.is_ipv4() {
+                family::IPV4
+            } else {
+                family::IPV6
+            },
+            subsystem_type,
+            requirements: Self::NO_SECURE_CHANNEL | Self::NO_FLOW_CONTROL,
+            port: U16::new(port_id),
+            cntlid: U16::new(crate::fabrics::CNTLID_DYNAMIC),
+            admin_queue_entries: U16::new(queue_entries),
+            flags: U16::ZERO,
+            reserved12: [0; 20],
+            service: crate::name::zero_padded(&address.port().to_string()),
+            reserved64: [0; 192],
+            subsystem_nqn: subsystem.to_field(),
+            address: crate::name::zero_padded(&address.ip().to_string()),
+            transport_specific: [0; 256],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+
+    #[test]
+    fn discovery_record() {
+        let record = DiscoveryRecord::tcp(
+            subsystem_type::NVM,
+            &Nqn::new("nqn.2026-11.io.roadstead:a").unwrap(),
+            "10.1.2.3:4420".parse().unwrap(),
+            1,
+            32,
+        );
+        let bytes = record.as_bytes();
+        assert_eq!(bytes[..12], [3, 1, 2, 6, 1, 0, 0xff, 0xff, 32, 0, 0, 0]);
+        assert_eq!(bytes[32..37], *b"4420\0");
+        assert_eq!(bytes[256..266], *b"nqn.2026-1");
+        assert_eq!(bytes[512..521], *b"10.1.2.3\0");
+        assert_eq!(offset_of!(DiscoveryRecord, transport_specific), 768);
+    }
+
+    #[test]
+    fn effects() {
+        let mut log = EffectsLog::zeroed();
+        EffectsLog::set(&mut log.io, 1, effect::SUPPORTED | effect::CHANGES_BLOCKS);
+        assert_eq!(log.as_bytes()[1028], 3);
+    }
+}
