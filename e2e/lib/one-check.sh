@@ -22,5 +22,6 @@ if [ "$NEEDS" = cluster ]; then
   later k delete namespace "$ID" --wait=true --timeout=90s
   kubectl config set-context --current --namespace="$ID" >/dev/null
 fi
+PS4='+ ${SECONDS}s '
 set -x
 "$2"
