@@ -20,9 +20,8 @@ pub struct OutOfRange {
     pub size_bytes: u64,
 }
 
-/// Ranges at least this long are given back to the system when they are zeroed.
-const RELEASE_MIN_BYTES: usize = 256 * 1024;
-const PAGE: usize = 4096;
+/// Zeroed memory goes back to the system in whole large pages, so that none is broken up.
+const LARGE_PAGE: usize = 2 << 20;
 
 /// An anonymous mapping, zero at first, that threads copy into and out of without locks.
 ///
@@ -126,15 +125,15 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Makes a range zero. Whole pages of long ranges are given back to the system.
+    /// Makes a range zero. Whole large pages (2 MiB) are given back to the system.
     ///
     /// # Errors
     /// The range is not within the memory; nothing was changed.
     pub fn zero(&self, offset_bytes: u64, len: usize) -> Result<(), OutOfRange> {
         let start = self.at(offset_bytes, len)?;
-        let head = start.align_offset(PAGE).min(len);
-        let pages = (len - head) / PAGE * PAGE;
-        if pages >= RELEASE_MIN_BYTES {
+        let head = start.align_offset(LARGE_PAGE).min(len);
+        let pages = (len - head) / LARGE_PAGE * LARGE_PAGE;
+        if pages > 0 {
             // SAFETY: the whole pages lie within the range that `at` checked; a private anonymous page
             // reads as zero after this advice.
             let released = unsafe { madvise(start.add(head).cast(), pages, Advice::LinuxDontNeed) };
@@ -173,7 +172,7 @@ mod tests {
 
     #[test]
     fn copies_and_zeroes_exactly_its_range() {
-        let size = 2 << 20;
+        let size = 9 << 20;
         let memory = SharedMemory::new(size).unwrap();
         memory.write(0, &vec![0xab; size]).unwrap();
         for (offset, len) in [

@@ -20,8 +20,8 @@ pub struct Output {
     pieces_bytes: usize,
 }
 
-/// An idle connection keeps at most this much of its byte vector.
-const KEEP_BYTES: usize = 16 * 1024;
+/// A vector that is kept for the next use keeps at most this much memory.
+const KEEP_BYTES: usize = 2 << 20;
 
 impl Output {
     /// Appends a copy of `bytes`.

@@ -87,8 +87,8 @@ pub(crate) struct Listener {
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Unused send operations kept, and the bytes each keeps: a bound on idle memory.
-const SPARES_MAX: usize = 16;
+/// Unused send operations kept. Connections that have nothing to send own none.
+const SPARES_MAX: usize = 8;
 
 fn socket_for(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
