@@ -32,7 +32,7 @@ pub(crate) struct Desired {
 }
 
 /// A drive that should carry a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct DriveSpec {
     pub(crate) name: String,
     /// Written into the pool's label.
@@ -43,7 +43,7 @@ pub(crate) struct DriveSpec {
 }
 
 /// How a drive is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     /// By a path that leads to the block device.
     Path(PathBuf),
@@ -58,7 +58,7 @@ pub(crate) enum Source {
 }
 
 /// A volume that should, or must not, exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct VolumeSpec {
     pub(crate) uuid: Uuid,
     pub(crate) name: String,
@@ -69,7 +69,7 @@ pub(crate) struct VolumeSpec {
 }
 
 /// An NVM subsystem that should be exported.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SubsystemSpec {
     pub(crate) nqn: String,
     pub(crate) serial: String,
@@ -79,7 +79,7 @@ pub(crate) struct SubsystemSpec {
 }
 
 /// Who may connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Hosts {
     Any,
     Listed(BTreeSet<String>),
@@ -318,21 +318,24 @@ impl Parser {
         Some((nsid, volume))
     }
 
-    fn portal(&mut self, i: usize, portal: &v1::Portal) -> Option<PortalSpec> {
+    fn portal(&mut self, i: usize, message: &v1::Portal) -> Option<PortalSpec> {
         let place = Place::Portal(i);
-        let transport = self.check(place, "transport", transport(portal.transport))?;
-        let address = self.check(place, "address", ip_address(&portal.address))?;
-        let port = self.check(place, "port", port(portal.port))?;
-        let spec = PortalSpec {
-            rdma: transport == v1::Transport::Rdma,
-            address: SocketAddr::new(address, port),
-        };
+        let spec = portal(message).map_err(|(field, what)| self.wrong(place, field, what)).ok()?;
         if !self.portals.insert(spec) {
             self.wrong(place, "address", format!("{} is given twice", spec.address));
             return None;
         }
         Some(spec)
     }
+}
+
+/// An address; the error names the field.
+pub(crate) fn portal(portal: &v1::Portal) -> Result<PortalSpec, (&'static str, String)> {
+    let transport = transport(portal.transport).map_err(|what| ("transport", what))?;
+    let address = ip_address(&portal.address).map_err(|what| ("address", what))?;
+    let port = port(portal.port).map_err(|what| ("port", what))?;
+    let rdma = transport == v1::Transport::Rdma;
+    Ok(PortalSpec { rdma, address: SocketAddr::new(address, port) })
 }
 
 fn source_of(source: &v1::drive::Source) -> (&'static str, Result<Source, String>) {

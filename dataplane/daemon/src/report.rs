@@ -1,0 +1,162 @@
+//! The node's report: the reconciler's status joined with numbers that live elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use roadstead_api::v1;
+use roadstead_attach::{Attachment, Manager, PathState, PathStatus};
+use tokio::sync::watch;
+
+use crate::identity::Identity;
+use crate::serve::{ControllerInfo, IoCounters, Server};
+use crate::status::{DriveStatus, Status, VolumeStatus};
+
+/// Everything that a report is made of.
+pub(crate) struct Reporter {
+    pub(crate) status: watch::Receiver<Arc<Status>>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) attachments: Arc<Manager>,
+    pub(crate) identity: Identity,
+}
+
+impl Reporter {
+    /// The report of this moment.
+    pub(crate) fn report(&self) -> v1::NodeReport {
+        let status = Arc::clone(&self.status.borrow());
+        v1::NodeReport {
+            applied_revision: status.applied_revision.clone(),
+            host: Some(self.host(&status)),
+            drives: status.drives.iter().map(drive).collect(),
+            volumes: status.volumes.iter().map(|volume| self.volume(volume)).collect(),
+            portals: status.portals.clone(),
+            attachments: self.attachments.attachments().iter().map(attachment).collect(),
+            subsystems: subsystems(&status.subsystems, self.server.controllers()),
+        }
+    }
+
+    fn host(&self, status: &Status) -> v1::HostReport {
+        let methods = self.attachments.available_methods();
+        v1::HostReport {
+            host_nqn: self.identity.nqn.clone(),
+            host_id: self.identity.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            transports: vec![v1::Transport::Tcp.into()],
+            attach_methods: methods.into_iter().map(str::to_owned).collect(),
+            unused_drives: status.unused.clone(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        }
+    }
+
+    fn volume(&self, status: &VolumeStatus) -> v1::VolumeReport {
+        let volume = status.volume.as_ref();
+        v1::VolumeReport {
+            uuid: status.uuid.to_string(),
+            name: status.name.clone(),
+            drive: status.drive.clone(),
+            state: status.state.into(),
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+            size_bytes: volume.map_or(0, |volume| volume.size_bytes()),
+            allocated_bytes: volume.map_or(0, |volume| volume.allocated_bytes()),
+            counters: Some(counters(&self.server.counters(status.uuid))),
+        }
+    }
+}
+
+fn drive(status: &DriveStatus) -> v1::DriveReport {
+    let stats = status.handle.as_ref().map(|handle| handle.stats());
+    let about = status.about.clone();
+    v1::DriveReport {
+        name: status.name.clone(),
+        state: status.state.into(),
+        reason: status.reason.clone(),
+        message: status.message.clone(),
+        path: about.path,
+        serial: about.serial,
+        model: about.model,
+        capacity_bytes: stats.as_ref().map_or(0, |stats| stats.capacity_bytes),
+        free_bytes: stats.as_ref().map_or(0, |stats| stats.free_bytes),
+        allocated_bytes: stats.as_ref().map_or(0, |stats| stats.allocated_bytes),
+        pool_uuid: stats.map_or_else(String::new, |stats| stats.pool_uuid.to_string()),
+    }
+}
+
+fn counters(counted: &IoCounters) -> v1::IoCounters {
+    v1::IoCounters {
+        reads: counted.reads,
+        writes: counted.writes,
+        flushes: counted.flushes,
+        read_bytes: counted.read_bytes,
+        written_bytes: counted.written_bytes,
+        errors: counted.errors,
+    }
+}
+
+/// Every exported subsystem, also those that nobody is connected to.
+fn subsystems(nqns: &[String], controllers: Vec<ControllerInfo>) -> Vec<v1::SubsystemReport> {
+    let mut found: BTreeMap<String, Vec<v1::ControllerReport>> =
+        nqns.iter().map(|nqn| (nqn.clone(), Vec::new())).collect();
+    for controller in controllers {
+        let Some(of_subsystem) = found.get_mut(&controller.subsystem_nqn) else { continue };
+        of_subsystem.push(v1::ControllerReport {
+            cntlid: u32::from(controller.cntlid),
+            host_nqn: controller.host_nqn,
+            io_queues: controller.io_queues,
+        });
+    }
+    for controllers in found.values_mut() {
+        controllers.sort_by_key(|controller| controller.cntlid);
+    }
+    let report = |(nqn, controllers)| v1::SubsystemReport { nqn, controllers };
+    found.into_iter().map(report).collect()
+}
+
+/// An attachment in the API's words.
+pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
+    let Attachment { spec, device, paths, error } = attachment;
+    let mut paths: Vec<v1::PathReport> = paths.iter().map(path).collect();
+    if let Some(error) = error {
+        for path in paths.iter_mut().filter(|path| path.message.is_empty()) {
+            path.message.clone_from(error);
+        }
+    }
+    v1::AttachmentReport {
+        id: spec.id.clone(),
+        subsystem_nqn: spec.subsystem_nqn.clone(),
+        volume_uuid: spec.volume_uuid.to_string(),
+        method: spec.method.clone().unwrap_or_default(),
+        device: device.as_ref().map_or_else(String::new, |device| device.path.display().to_string()),
+        size_bytes: device.as_ref().map_or(0, |device| device.size_bytes),
+        paths,
+        read_only: spec.read_only,
+    }
+}
+
+fn path(status: &PathStatus) -> v1::PathReport {
+    let state = match status.state {
+        PathState::Live => v1::PathState::Live,
+        PathState::Connecting => v1::PathState::Connecting,
+        PathState::Failed => v1::PathState::Failed,
+    };
+    v1::PathReport {
+        portal: Some(v1::Portal {
+            transport: v1::Transport::Tcp.into(),
+            address: status.path.address.to_string(),
+            port: u32::from(status.path.port),
+        }),
+        state: state.into(),
+        message: status.message.clone(),
+    }
+}
+
+/// The report without what changes by mere use: two that are equal then differ in counters alone.
+pub(crate) fn without_counters(mut report: v1::NodeReport) -> v1::NodeReport {
+    for drive in &mut report.drives {
+        drive.allocated_bytes = 0;
+    }
+    for volume in &mut report.volumes {
+        volume.allocated_bytes = 0;
+        volume.counters = None;
+    }
+    report
+}
