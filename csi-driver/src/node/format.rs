@@ -1,9 +1,9 @@
 //! Finding out what a device holds, and making a file system on one that holds nothing.
 //!
 //! A device is formatted only when there is proof that it holds nothing: no signature of anything known, and its first
-//! 4 KiB, where the file systems we make have their super block, are zero. Both mkfs programs write the super block
-//! last (ext4) or mark it unfinished until the end (XFS), so what a killed mkfs left is told from a file system, and is
-//! formatted again. A damaged super block is not zero, and is refused.
+//! 2 KiB, where the file systems we make have their super block, are zero. mkfs.ext4 writes the super block last, after
+//! all else is on the device; mkfs.xfs marks it unfinished until then. So what a killed mkfs left is told from a file
+//! system, and is formatted again. A damaged super block is not zero, and is refused.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,8 +13,8 @@ use super::error::NodeError;
 use super::program;
 use crate::request::FileSystem;
 
-/// How much of the device's beginning must be zero, in bytes.
-const HEAD_LEN: usize = 4096;
+/// How much of the device's beginning must be zero, in bytes: the end of ext4's super block.
+const HEAD_LEN: usize = 2048;
 
 /// What an XFS super block begins with.
 const XFS_MAGIC: &[u8] = b"XFSB";
@@ -165,7 +165,7 @@ mod tests {
             (None, vec![0; HEAD_LEN], Content::Nothing),
             (
                 None,
-                head(4095, &[1]),
+                head(2047, &[1]),
                 other("data of no known kind, or a damaged file system"),
             ),
             (

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 
@@ -13,6 +14,12 @@ use super::error::NodeError;
 
 /// The most mounts on top of each other that are taken off one path: more are not this driver's doing.
 const STACK_MAX: usize = 16;
+
+/// How often a busy mount is tried again.
+const BUSY_TRIES: u32 = 20;
+
+/// The pause in between.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// A device's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,12 +163,24 @@ pub(super) fn unmount_all(path: &Path) -> Result<(), NodeError> {
         if mount.fs_type != "devtmpfs" {
             sync(path);
         }
-        unmount(&mount.point, UnmountFlags::NOFOLLOW).map_err(NodeError::system(doing()))?;
+        unmount_one(&mount.point).map_err(NodeError::system(doing()))?;
     }
     Err(NodeError::PathTaken {
         path: path.to_owned(),
         found: format!("more than {STACK_MAX} mounts on top of each other"),
     })
+}
+
+/// Unmounts. A program that is being started has a copy of every open file for a moment, so a busy mount is tried again
+/// a few times before it counts as in use.
+fn unmount_one(point: &Path) -> rustix::io::Result<()> {
+    for _ in 0..BUSY_TRIES {
+        match unmount(point, UnmountFlags::NOFOLLOW) {
+            Err(rustix::io::Errno::BUSY) => std::thread::sleep(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+    unmount(point, UnmountFlags::NOFOLLOW)
 }
 
 /// Writes out the file system at `path`. A device that is gone fails here, and must not keep the mount from being
