@@ -104,6 +104,12 @@ pub struct NVMeNamespaceSpec {
     pub allowed_nodes: Option<Vec<String>>,
 }
 
+/// Keeps a size that was not granted yet out of the object.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's interface
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 /// The block size of a volume that names none.
 fn default_block_size() -> u32 {
     4096
@@ -113,6 +119,10 @@ fn default_block_size() -> u32 {
 /// of it exists on a node, and never change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(oldSelf.uuid) || (has(self.uuid) && self.uuid == oldSelf.uuid && has(self.target) && has(oldSelf.target) && self.target == oldSelf.target && has(self.drive) && has(oldSelf.drive) && self.drive == oldSelf.drive && has(self.node) && has(oldSelf.node) && self.node == oldSelf.node)",
+    "message": "a placed volume does not move: uuid, target, drive and node stay as they are"
+}]))]
 pub struct NVMeNamespaceStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,15 +134,15 @@ pub struct NVMeNamespaceStatus {
     pub conditions: Vec<Condition>,
     /// The Target that it lives on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 253))]
     pub target: Option<String>,
     /// The drive of that Target.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 63))]
     pub drive: Option<String>,
     /// The node of that Target.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 253))]
     pub node: Option<String>,
     /// NQN of its subsystem.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,9 +154,13 @@ pub struct NVMeNamespaceStatus {
     pub nsid: Option<u32>,
     /// UUID of the volume and of its NVMe namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 36))]
     pub uuid: Option<String>,
-    /// The size that the node made, in bytes.
+    /// The size that was granted, in bytes: there is room for it on the drive. Written before the node is asked for it.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "crate::schema::bytes")]
+    pub size_bytes: u64,
+    /// The size that the node made, in bytes: what a host sees.
     #[schemars(schema_with = "crate::schema::bytes")]
     pub capacity_bytes: u64,
     /// Space in use, in bytes.

@@ -1,0 +1,207 @@
+//! The cluster as the operator watches it: caches of every kind, and what is parsed from nodes and pods.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::cache::{Cache, watch};
+use crate::snapshot::{Dataplane, NodeInfo, Snapshot};
+
+/// Pods with this label are dataplanes.
+const DATAPLANE_LABEL: &str = "app.kubernetes.io/component=node";
+
+/// The taint of a node that an administrator calls off.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// Every cache.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Targets.
+    pub targets: Cache<Target>,
+    /// Volumes.
+    pub namespaces: Cache<NVMeNamespace>,
+    /// Attachments.
+    pub attachments: Cache<NVMeAttachment>,
+    /// Hosts.
+    pub hosts: Cache<NVMeHost>,
+    nodes: Cache<NodeInfo>,
+    pods: Cache<Option<DataplanePod>>,
+}
+
+/// A running pod of a dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataplanePod {
+    /// Its node.
+    pub node: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its UID.
+    pub uid: String,
+    created: Option<Time>,
+}
+
+impl Cluster {
+    /// Starts a watch of every kind in `tasks`; pods in `own_namespace`.
+    pub fn start(
+        client: &Client,
+        own_namespace: &str,
+        wake: &Arc<Notify>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let cluster = Cluster {
+            targets: Cache::new(wake.clone()),
+            namespaces: Cache::new(wake.clone()),
+            attachments: Cache::new(wake.clone()),
+            hosts: Cache::new(wake.clone()),
+            nodes: Cache::new(wake.clone()),
+            pods: Cache::new(wake.clone()),
+        };
+        let all = watcher::Config::default;
+        tasks.spawn(watch(
+            cluster.targets.clone(),
+            Api::all(client.clone()),
+            all(),
+            Target::clone,
+        ));
+        tasks.spawn(watch(
+            cluster.namespaces.clone(),
+            Api::all(client.clone()),
+            all(),
+            NVMeNamespace::clone,
+        ));
+        tasks.spawn(watch(
+            cluster.attachments.clone(),
+            Api::all(client.clone()),
+            all(),
+            NVMeAttachment::clone,
+        ));
+        tasks.spawn(watch(
+            cluster.hosts.clone(),
+            Api::all(client.clone()),
+            all(),
+            NVMeHost::clone,
+        ));
+        tasks.spawn(watch(
+            cluster.nodes.clone(),
+            Api::all(client.clone()),
+            all(),
+            node_info,
+        ));
+        tasks.spawn(watch(
+            cluster.pods.clone(),
+            Api::namespaced(client.clone(), own_namespace),
+            all().labels(DATAPLANE_LABEL),
+            dataplane_pod,
+        ));
+        cluster
+    }
+
+    /// Every kind was listed: a plan sees the whole cluster.
+    pub fn is_listed(&self) -> bool {
+        self.targets.is_listed()
+            && self.namespaces.is_listed()
+            && self.attachments.is_listed()
+            && self.hosts.is_listed()
+            && self.nodes.is_listed()
+            && self.pods.is_listed()
+    }
+
+    /// Objects that cannot be parsed.
+    pub fn invalid_count(&self) -> usize {
+        self.targets.invalid_count()
+            + self.namespaces.invalid_count()
+            + self.attachments.invalid_count()
+            + self.hosts.invalid_count()
+    }
+
+    /// The dataplane pods by node: the newest where an old one is still going.
+    pub fn dataplane_pods(&self) -> BTreeMap<String, DataplanePod> {
+        let mut pods: Vec<DataplanePod> = self
+            .pods
+            .all()
+            .into_values()
+            .filter_map(|pod| pod.as_ref().clone())
+            .collect();
+        pods.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.uid.cmp(&b.uid)));
+        pods.into_iter()
+            .map(|pod| (pod.node.clone(), pod))
+            .collect()
+    }
+
+    /// Names of the cluster's nodes.
+    pub fn has_node(&self, name: &str) -> bool {
+        self.nodes.all().contains_key(name)
+    }
+
+    /// Everything at this moment, with what is known of the dataplanes.
+    pub fn snapshot(&self, dataplanes: BTreeMap<String, Dataplane>) -> Snapshot {
+        let nodes = self.nodes.all();
+        Snapshot {
+            now: Timestamp::now(),
+            targets: self.targets.all(),
+            namespaces: self.namespaces.all(),
+            attachments: self.attachments.all(),
+            hosts: self.hosts.all(),
+            nodes: nodes
+                .into_iter()
+                .map(|(name, node)| (name, (*node).clone()))
+                .collect(),
+            dataplanes,
+        }
+    }
+}
+
+/// What matters of a node.
+fn node_info(node: &Node) -> NodeInfo {
+    let status = node.status.as_ref();
+    let addresses = status
+        .and_then(|s| s.addresses.as_ref())
+        .into_iter()
+        .flatten();
+    let conditions = status
+        .and_then(|s| s.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    let taints = node
+        .spec
+        .as_ref()
+        .and_then(|s| s.taints.as_ref())
+        .into_iter()
+        .flatten();
+    NodeInfo {
+        uid: node.metadata.uid.clone().unwrap_or_default(),
+        internal_ip: addresses
+            .filter(|a| a.type_ == "InternalIP")
+            .map(|a| a.address.clone())
+            .next(),
+        ready: conditions
+            .into_iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True"),
+        out_of_service: taints.into_iter().any(|t| t.key == OUT_OF_SERVICE),
+    }
+}
+
+/// The dataplane in a pod, if it runs.
+fn dataplane_pod(pod: &Pod) -> Option<DataplanePod> {
+    let status = pod.status.as_ref()?;
+    let running =
+        status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
+    if !running {
+        return None;
+    }
+    Some(DataplanePod {
+        node: pod.spec.as_ref()?.node_name.clone()?,
+        address: status.pod_ip.as_ref()?.parse().ok()?,
+        uid: pod.metadata.uid.clone()?,
+        created: pod.metadata.creation_timestamp.clone(),
+    })
+}

@@ -1,0 +1,115 @@
+//! What the planner sees: every object and every node's dataplane at one moment, as typed values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use roadstead_api::v1::{NodeReport, NodeState};
+use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, Time};
+
+/// Everything that a plan depends on. Two equal snapshots give the same plan.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The time at which it was taken.
+    pub now: Timestamp,
+    /// Targets by name.
+    pub targets: BTreeMap<String, Arc<Target>>,
+    /// Volumes by name.
+    pub namespaces: BTreeMap<String, Arc<NVMeNamespace>>,
+    /// Attachments by name.
+    pub attachments: BTreeMap<String, Arc<NVMeAttachment>>,
+    /// Hosts by node name.
+    pub hosts: BTreeMap<String, Arc<NVMeHost>>,
+    /// Kubernetes nodes by name.
+    pub nodes: BTreeMap<String, NodeInfo>,
+    /// Dataplanes by node name: those that have a pod, and what is known of them.
+    pub dataplanes: BTreeMap<String, Dataplane>,
+}
+
+impl Snapshot {
+    /// `now` as the API writes it.
+    pub fn time(&self) -> Time {
+        // Conditions carry whole seconds.
+        Time(Timestamp::from_second(self.now.as_second()).unwrap_or(self.now))
+    }
+
+    /// The report of a node that is connected now.
+    pub fn live_report(&self, node: &str) -> Option<&NodeReport> {
+        self.dataplanes.get(node)?.live_report()
+    }
+}
+
+/// What matters of a Kubernetes node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its UID.
+    pub uid: String,
+    /// Its first InternalIP.
+    pub internal_ip: Option<String>,
+    /// Its `Ready` condition is `True`.
+    pub ready: bool,
+    /// It carries the taint `node.kubernetes.io/out-of-service`: an administrator says that it is off.
+    pub out_of_service: bool,
+}
+
+impl NodeInfo {
+    /// Nothing can run there, as far as Kubernetes knows.
+    pub fn is_down(&self) -> bool {
+        !self.ready || self.out_of_service
+    }
+}
+
+/// The connection to a dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The first attempt has not ended yet: nothing is known, nothing is to be said.
+    Connecting,
+    /// Connected, and a report came.
+    Up,
+    /// Not connected.
+    Lost {
+        /// Since when.
+        since: Timestamp,
+        /// Why the last attempt failed.
+        error: String,
+    },
+}
+
+/// A node's dataplane as the operator knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataplane {
+    /// IP address of its pod, which is the node's.
+    pub address: String,
+    /// The connection.
+    pub link: Link,
+    /// The newest report; an old one when the link is not up.
+    pub report: Option<Arc<NodeReport>>,
+    /// States that it was sent lately, the newest last.
+    pub sent: Vec<Arc<NodeState>>,
+    /// What it said when it refused the newest state.
+    pub refusal: Option<String>,
+}
+
+impl Dataplane {
+    /// The report, if it is a current one.
+    pub fn live_report(&self) -> Option<&NodeReport> {
+        match self.link {
+            Link::Up => self.report.as_deref(),
+            Link::Connecting | Link::Lost { .. } => None,
+        }
+    }
+
+    /// The state that the node says it has worked on to the end, if it is connected and that state is known:
+    /// `desired`, or one that it was sent lately.
+    pub fn applied<'a>(&'a self, desired: &'a NodeState) -> Option<&'a NodeState> {
+        let revision = &self.live_report()?.applied_revision;
+        if *revision == desired.revision {
+            return Some(desired);
+        }
+        self.sent
+            .iter()
+            .rev()
+            .find(|state| state.revision == *revision)
+            .map(AsRef::as_ref)
+    }
+}
