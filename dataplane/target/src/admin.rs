@@ -1,0 +1,245 @@
+//! The admin queue.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use roadstead_nvme::property::{self, Capabilities, Configuration, VERSION_1_4};
+use roadstead_nvme::{AdminCommand, FabricsCommand, Sqe, Status, opcode};
+
+use crate::controller::{Controller, Ended, Kind};
+use crate::queue::{Completion, Decision, Tag};
+use crate::registry::Registry;
+use crate::{features, identify, limits, logs};
+
+/// What a controller of this target can do.
+const CAPABILITIES: Capabilities = Capabilities::new(limits::QUEUE_ENTRIES_MAX, 10);
+
+#[derive(Debug)]
+pub(crate) struct AdminQueue {
+    registry: Arc<Registry>,
+    controller: Arc<Controller>,
+    local: SocketAddr,
+    /// Asynchronous Event Requests, oldest first: at most [`limits::EVENT_REQUESTS_MAX`].
+    held: Vec<Held>,
+    /// Held commands that were aborted.
+    aborted: Vec<Tag>,
+    seen_epoch: u64,
+    /// There may be an event for a held command.
+    look: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    tag: Tag,
+    cid: u16,
+}
+
+impl AdminQueue {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        controller: Arc<Controller>,
+        local: SocketAddr,
+    ) -> Self {
+        let seen_epoch = controller.epoch().wrapping_sub(1);
+        Self {
+            registry,
+            controller,
+            local,
+            held: Vec::new(),
+            aborted: Vec::new(),
+            seen_epoch,
+            look: true,
+        }
+    }
+
+    pub(crate) fn refresh(&mut self) -> Result<(), Ended> {
+        let epoch = self.controller.epoch();
+        if epoch != self.seen_epoch {
+            self.seen_epoch = epoch;
+            self.look = true;
+        }
+        if self.look
+            && let Some(ended) = self.controller.lock().ended
+        {
+            return Err(ended);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_keep_alive(&self, now_ms: u64) -> Result<(), Ended> {
+        let is_expired = self
+            .controller
+            .lock()
+            .is_expired(self.controller.identity().kind, now_ms);
+        if is_expired {
+            self.controller.end(Ended::KeepAliveExpired);
+            return Err(Ended::KeepAliveExpired);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn next_event(&mut self) -> Option<(Tag, Completion)> {
+        if let Some(tag) = self.aborted.pop() {
+            return Some((tag, Status::ABORT_REQUESTED.into()));
+        }
+        if !self.look {
+            return None;
+        }
+        let first = self.held.first().copied();
+        let event = first.and_then(|held| Some((held.tag, self.controller.lock().events.take()?)));
+        let Some((tag, event)) = event else {
+            self.look = false;
+            return None;
+        };
+        self.held.remove(0);
+        Some((tag, Completion::result(u64::from(event.encode()))))
+    }
+
+    pub(crate) fn begin(&mut self, tag: Tag, sqe: &Sqe, data_length: u32, now_ms: u64) -> Decision {
+        let mut state = self.controller.lock();
+        state.last_seen_ms = now_ms;
+        let is_ready = state.is_ready();
+        drop(state);
+        let decided = if sqe.opcode == opcode::FABRICS {
+            FabricsCommand::parse(sqe).and_then(|command| self.fabrics(command))
+        } else if is_ready {
+            AdminCommand::parse(sqe).and_then(|command| self.admin(tag, sqe, command, data_length))
+        } else {
+            Err(Status::COMMAND_SEQUENCE.dnr())
+        };
+        decided.unwrap_or_else(Decision::from)
+    }
+
+    fn fabrics(&mut self, command: FabricsCommand) -> Result<Decision, Status> {
+        match command {
+            FabricsCommand::PropertyGet { offset, wide } => {
+                let value = match (offset, wide) {
+                    (property::CAP, true) => CAPABILITIES.0,
+                    (property::VS, false) => u64::from(VERSION_1_4),
+                    (property::CC, false) => u64::from(self.controller.lock().configuration.0),
+                    (property::CSTS, false) => u64::from(self.controller.lock().status().0),
+                    _ => return Err(Status::INVALID_FIELD.dnr()),
+                };
+                Ok(Decision::Complete(Completion::result(value)))
+            }
+            FabricsCommand::PropertySet {
+                offset: property::CC,
+                wide: false,
+                value,
+            } => {
+                let [a, b, c, d, ..] = value.to_le_bytes();
+                self.configure(Configuration(u32::from_le_bytes([a, b, c, d])))
+            }
+            FabricsCommand::PropertySet { .. } => Err(Status::INVALID_FIELD.dnr()),
+            FabricsCommand::Connect(_) => Err(Status::COMMAND_SEQUENCE.dnr()),
+            FabricsCommand::Disconnect => Err(Status::INVALID_OPCODE.dnr()),
+        }
+    }
+
+    fn configure(&mut self, new: Configuration) -> Result<Decision, Status> {
+        if new.is_enabled() {
+            let is_possible =
+                new.command_set() == 0 && new.page_bytes() == 4096 && new.entry_sizes() == (6, 4);
+            if !is_possible {
+                return Err(Status::INVALID_FIELD.dnr());
+            }
+        }
+        let mut state = self.controller.lock();
+        if state.configure(new) {
+            self.controller.touch();
+            if !new.is_enabled() {
+                self.aborted
+                    .extend(self.held.drain(..).map(|held| held.tag));
+            }
+        }
+        Ok(Decision::Complete(Completion::SUCCESS))
+    }
+
+    fn admin(
+        &mut self,
+        tag: Tag,
+        sqe: &Sqe,
+        command: AdminCommand,
+        data_length: u32,
+    ) -> Result<Decision, Status> {
+        let is_discovery = self.controller.identity().kind == Kind::Discovery;
+        match command {
+            AdminCommand::Identify {
+                cns,
+                nsid,
+                command_set,
+                ..
+            } => {
+                let what = identify::What {
+                    cns,
+                    nsid,
+                    command_set,
+                };
+                let data = identify::identify(&self.controller, what)?;
+                reply(data, data_length)
+            }
+            AdminCommand::GetLogPage(page) => {
+                let log = if is_discovery {
+                    logs::discovery(&self.registry, &self.controller, self.local, page)?
+                } else {
+                    logs::io(&self.controller, page)?
+                };
+                self.look = true;
+                reply(logs::part(log, page)?, data_length)
+            }
+            AdminCommand::GetFeatures {
+                id, select, value, ..
+            } => features::get(&self.controller, id, select, value, data_length),
+            AdminCommand::SetFeatures {
+                id, save, value, ..
+            } => {
+                let result = features::set(&self.controller, id, save, value)?;
+                self.look = true;
+                Ok(Decision::Complete(Completion::result(result)))
+            }
+            AdminCommand::KeepAlive => Ok(Decision::Complete(Completion::SUCCESS)),
+            AdminCommand::AsyncEventRequest => {
+                if self.held.len() >= usize::from(limits::EVENT_REQUESTS_MAX) {
+                    return Err(Status::AER_LIMIT.dnr());
+                }
+                self.held.push(Held {
+                    tag,
+                    cid: sqe.cid.get(),
+                });
+                self.look = true;
+                Ok(Decision::Hold)
+            }
+            AdminCommand::Abort { qid, cid } => Ok(Decision::Complete(self.abort(qid, cid))),
+        }
+    }
+
+    /// Aborts a held request. Every other command is on its way to completion and is left alone, which a host must
+    /// expect.
+    fn abort(&mut self, qid: u16, cid: u16) -> Completion {
+        const NOT_ABORTED: u64 = 1;
+        let found = self
+            .held
+            .iter()
+            .position(|held| qid == 0 && held.cid == cid);
+        let Some(index) = found else {
+            return Completion::result(NOT_ABORTED);
+        };
+        let held = self.held.remove(index);
+        self.aborted.push(held.tag);
+        Completion::SUCCESS
+    }
+}
+
+impl Drop for AdminQueue {
+    fn drop(&mut self) {
+        self.registry.remove(&self.controller);
+    }
+}
+
+/// Data that must be exactly what the data pointer asks for.
+pub(crate) fn reply(data: Vec<u8>, data_length: u32) -> Result<Decision, Status> {
+    if u32::try_from(data.len()) != Ok(data_length) {
+        return Err(Status::SGL_LENGTH_INVALID.dnr());
+    }
+    Ok(Decision::Reply { data, result: 0 })
+}

@@ -1,0 +1,265 @@
+//! A controller: what its queues, which may live on several reactors, have in common.
+//!
+//! Admin commands and connects take its lock; I/O commands do not. I/O queues hold a copy of what they need and
+//! look at [`Controller::epoch`] to learn that it is out of date.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use roadstead_nvme::Nqn;
+use roadstead_nvme::event::{AsyncEvent, mask};
+use roadstead_nvme::log::CHANGED_NAMESPACES_MAX;
+use roadstead_nvme::property::{Configuration, Shutdown, Status as ControllerStatus};
+
+use crate::limits;
+use crate::table::Namespaces;
+
+/// What a controller is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Io,
+    Discovery,
+}
+
+/// Fixed by the Connect of the admin queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) cntlid: u16,
+    pub(crate) kind: Kind,
+    pub(crate) subsystem: Nqn,
+    pub(crate) host: Nqn,
+    pub(crate) host_id: [u8; 16],
+}
+
+/// A controller.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    identity: Identity,
+    /// Counts changes that queues must look at. Written with the state's lock held.
+    epoch: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What may change.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Why the controller ended, when it did.
+    pub(crate) ended: Option<Ended>,
+    pub(crate) configuration: Configuration,
+    /// Counts enables: I/O queues of an earlier one are dead.
+    pub(crate) enables: u64,
+    pub(crate) shutdown_complete: bool,
+    pub(crate) serial: String,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) events: Events,
+    /// I/O queues that the host may connect.
+    pub(crate) io_queues_granted: u16,
+    /// I/O queues that are connected.
+    pub(crate) io_queues: BTreeSet<u16>,
+    /// Keep alive time-out, ms; 0 for none.
+    pub(crate) kato_ms: u32,
+    pub(crate) last_seen_ms: u64,
+}
+
+/// Why a controller ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Ended {
+    /// Its subsystem is not served any more.
+    #[error("its subsystem is not served any more")]
+    SubsystemGone,
+    /// Its host is not allowed any more.
+    #[error("its host is not allowed any more")]
+    HostNotAllowed,
+    /// Its host was silent for too long.
+    #[error("its host was silent for longer than the keep alive time-out")]
+    KeepAliveExpired,
+    /// Its host disabled it; its I/O queues end, its admin queue goes on.
+    #[error("its host disabled it")]
+    ControllerReset,
+    /// Its admin queue's connection ended.
+    #[error("its admin queue's connection ended")]
+    AdminQueueClosed,
+}
+
+/// Events and what is known about them.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    /// What the host wants to hear of.
+    pub(crate) enabled: u32,
+    /// Happened and not reported.
+    pending: u32,
+    /// Reported, and the log page that says more was not read yet: not reported again.
+    masked: u32,
+    /// Changed since the host last read the list.
+    changed: BTreeSet<u32>,
+}
+
+impl Events {
+    fn raise(&mut self, event: u32) {
+        self.pending |= event;
+    }
+
+    /// The next event to report, when a request for one is held.
+    pub(crate) fn take(&mut self) -> Option<AsyncEvent> {
+        let known = [
+            (mask::NAMESPACE_ATTRIBUTES, AsyncEvent::NAMESPACE_ATTRIBUTES),
+            (mask::DISCOVERY_LOG, AsyncEvent::DISCOVERY_LOG),
+        ];
+        let ready = self.pending & self.enabled & !self.masked;
+        let (bit, event) = known.into_iter().find(|(bit, _)| ready & bit != 0)?;
+        self.pending &= !bit;
+        self.masked |= bit;
+        Some(event)
+    }
+
+    /// The host read the log page of an event.
+    pub(crate) fn rearm(&mut self, event: u32) {
+        self.masked &= !event;
+    }
+
+    /// The changed namespaces, as the log page shows them; forgotten unless they are to be kept.
+    pub(crate) fn changed(&mut self, keep: bool) -> Vec<u32> {
+        let list = if self.changed.len() > CHANGED_NAMESPACES_MAX {
+            vec![roadstead_nvme::command::NSID_ALL]
+        } else {
+            self.changed.iter().copied().collect()
+        };
+        if !keep {
+            self.changed.clear();
+        }
+        list
+    }
+}
+
+impl State {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ended.is_none() && self.configuration.is_enabled()
+    }
+
+    pub(crate) fn status(&self) -> ControllerStatus {
+        ControllerStatus::new(self.is_ready(), false, self.shutdown_complete)
+    }
+
+    /// The host writes the configuration. True when I/O queues must look.
+    pub(crate) fn configure(&mut self, new: Configuration) -> bool {
+        let was_enabled = self.configuration.is_enabled();
+        self.configuration = new;
+        if new.shutdown() != Shutdown::None {
+            // Nothing needs to be written back here: what the host did not flush it accepts to lose.
+            self.shutdown_complete = true;
+        } else if !was_enabled && new.is_enabled() {
+            self.shutdown_complete = false;
+        }
+        if was_enabled == new.is_enabled() {
+            return false;
+        }
+        if new.is_enabled() {
+            self.enables += 1;
+        } else {
+            self.io_queues.clear();
+            let keep = std::mem::take(&mut self.events.changed);
+            self.events = Events {
+                changed: keep,
+                ..Events::default()
+            };
+        }
+        true
+    }
+
+    /// Whether the host was silent for too long.
+    pub(crate) fn is_expired(&self, kind: Kind, now_ms: u64) -> bool {
+        let silent_ms = now_ms.saturating_sub(self.last_seen_ms);
+        match (self.kato_ms, kind) {
+            (0, Kind::Io) => false,
+            (0, Kind::Discovery) => silent_ms > limits::DISCOVERY_IDLE_MS_MAX,
+            (kato_ms, _) => silent_ms > u64::from(kato_ms) + limits::KEEP_ALIVE_GRACE_MS,
+        }
+    }
+}
+
+impl Controller {
+    pub(crate) fn new(
+        identity: Identity,
+        serial: String,
+        namespaces: Arc<Namespaces>,
+        kato_ms: u32,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            identity,
+            epoch: AtomicU64::new(0),
+            state: Mutex::new(State {
+                ended: None,
+                configuration: Configuration::default(),
+                enables: 0,
+                shutdown_complete: false,
+                serial,
+                namespaces,
+                events: Events::default(),
+                io_queues_granted: limits::IO_QUEUES_MAX,
+                io_queues: BTreeSet::new(),
+                kato_ms,
+                last_seen_ms: now_ms,
+            }),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Changes whenever the state changed in a way that queues must look at.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the queues look. Call with the lock held.
+    pub(crate) fn touch(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Ends the controller; the first reason stays.
+    pub(crate) fn end(&self, reason: Ended) {
+        let mut state = self.lock();
+        if state.ended.is_none() {
+            state.ended = Some(reason);
+            self.touch();
+        }
+    }
+
+    /// What is served changed.
+    pub(crate) fn serve(&self, serial: &str, namespaces: &Arc<Namespaces>) {
+        let mut state = self.lock();
+        state.serial.clear();
+        state.serial.push_str(serial);
+        if state.namespaces == *namespaces {
+            return;
+        }
+        let all: BTreeSet<u32> = state
+            .namespaces
+            .keys()
+            .chain(namespaces.keys())
+            .copied()
+            .collect();
+        let before = Arc::clone(&state.namespaces);
+        let changed = all
+            .into_iter()
+            .filter(|nsid| before.get(nsid) != namespaces.get(nsid));
+        state.events.changed.extend(changed);
+        state.namespaces = Arc::clone(namespaces);
+        state.events.raise(mask::NAMESPACE_ATTRIBUTES);
+        self.touch();
+    }
+
+    /// The discovery log changed.
+    pub(crate) fn discovery_changed(&self) {
+        let mut state = self.lock();
+        state.events.raise(mask::DISCOVERY_LOG);
+        self.touch();
+    }
+}

@@ -1,0 +1,215 @@
+//! Identify.
+
+use roadstead_nvme::command::NSID_ALL;
+use roadstead_nvme::event::mask;
+use roadstead_nvme::identify::{
+    IdentifyController, IdentifyControllerNvm, IdentifyIndependentNamespace, IdentifyNamespace,
+    LbaFormat, NamespaceDescriptor, cns, controller_type,
+};
+use roadstead_nvme::property::VERSION_1_4;
+use roadstead_nvme::wire::{CQE_BYTES, SQE_BYTES};
+use roadstead_nvme::{Status, name};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::controller::{Controller, Kind};
+use crate::limits;
+use crate::table::{NAMESPACE_ID_MAX, Namespace, Namespaces};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct What {
+    pub(crate) cns: u8,
+    pub(crate) nsid: u32,
+    pub(crate) command_set: u8,
+}
+
+/// The I/O command set that exists here.
+const NVM: u8 = 0;
+
+/// Several ports, several controllers.
+const MULTIPATH: u8 = 0b11;
+/// Host identifiers of 16 bytes.
+const HOST_IDENTIFIER_16: u32 = 1;
+/// One firmware slot, read only.
+const ONE_FIRMWARE_SLOT: u8 = 0b11;
+/// A write cache that Flush empties, for one namespace at a time.
+const WRITE_CACHE: u8 = 0b101;
+/// Effects log and extended data.
+const LOG_ATTRIBUTES: u8 = 0b110;
+/// Temperatures that are never reached, K.
+const TEMPERATURE_WARNING: u16 = 343;
+const TEMPERATURE_CRITICAL: u16 = 353;
+/// Deallocated blocks read as zeros; Write Zeroes deallocates.
+const DEALLOCATION: u8 = 0b1001;
+/// The hints for writes are valid.
+const WRITE_HINTS: u8 = 1 << 4;
+/// What drives like to write, bytes.
+const WRITE_GRANULARITY_BYTES: u64 = 4096;
+/// More than one controller may attach a namespace.
+const SHARED: u8 = 1;
+
+/// The 4096 bytes of an answer.
+pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, Status> {
+    if controller.identity().kind == Kind::Discovery {
+        return match what.cns {
+            cns::CONTROLLER => Ok(identify_controller(controller).as_bytes().to_vec()),
+            _ => Err(Status::INVALID_FIELD.dnr()),
+        };
+    }
+    let namespaces = std::sync::Arc::clone(&controller.lock().namespaces);
+    let only_nvm = || {
+        if what.command_set == NVM {
+            Ok(())
+        } else {
+            Err(Status::INVALID_FIELD.dnr())
+        }
+    };
+    match what.cns {
+        cns::CONTROLLER => Ok(identify_controller(controller).as_bytes().to_vec()),
+        cns::NAMESPACE => match namespace(&namespaces, what.nsid)? {
+            Some(namespace) => Ok(identify_namespace(namespace).as_bytes().to_vec()),
+            None => Ok(IdentifyNamespace::zeroed().as_bytes().to_vec()),
+        },
+        cns::ACTIVE_NAMESPACES => active(&namespaces, what.nsid),
+        cns::NAMESPACE_DESCRIPTORS => {
+            let namespace = existing(&namespaces, what.nsid)?;
+            let mut list = Vec::new();
+            NamespaceDescriptor::Uuid(namespace.uuid.into_bytes()).write(&mut list);
+            NamespaceDescriptor::CommandSet(NVM).write(&mut list);
+            Ok(page(list))
+        }
+        cns::COMMAND_SET_NAMESPACE => {
+            only_nvm()?;
+            existing(&namespaces, what.nsid)?;
+            Ok(page(Vec::new()))
+        }
+        cns::COMMAND_SET_CONTROLLER => {
+            only_nvm()?;
+            let mut data = IdentifyControllerNvm::new_zeroed();
+            data.write_zeroes_max = limits::WRITE_ZEROES_MAX_SHIFT;
+            Ok(data.as_bytes().to_vec())
+        }
+        cns::COMMAND_SET_ACTIVE_NAMESPACES => {
+            only_nvm()?;
+            active(&namespaces, what.nsid)
+        }
+        cns::INDEPENDENT_NAMESPACE => {
+            let mut data = IdentifyIndependentNamespace::new_zeroed();
+            let namespace = existing(&namespaces, what.nsid)?;
+            data.sharing = SHARED;
+            data.attributes = u8::from(namespace.read_only);
+            data.status = 1;
+            Ok(data.as_bytes().to_vec())
+        }
+        cns::COMMAND_SETS => Ok(page(vec![1 << NVM])),
+        _ => Err(Status::INVALID_FIELD.dnr()),
+    }
+}
+
+/// Pads to what Identify returns.
+fn page(mut data: Vec<u8>) -> Vec<u8> {
+    data.resize(4096, 0);
+    data
+}
+
+/// A namespace whose identifier is possible, if it exists.
+fn namespace(namespaces: &Namespaces, nsid: u32) -> Result<Option<&Namespace>, Status> {
+    if (1..=NAMESPACE_ID_MAX).contains(&nsid) {
+        Ok(namespaces.get(&nsid))
+    } else {
+        Err(Status::INVALID_NAMESPACE.dnr())
+    }
+}
+
+fn existing(namespaces: &Namespaces, nsid: u32) -> Result<&Namespace, Status> {
+    namespace(namespaces, nsid)?.ok_or(Status::INVALID_NAMESPACE.dnr())
+}
+
+/// Identifiers above this one.
+fn active(namespaces: &Namespaces, nsid: u32) -> Result<Vec<u8>, Status> {
+    // The two highest identifiers are reserved.
+    if nsid >= NSID_ALL - 1 {
+        return Err(Status::INVALID_NAMESPACE.dnr());
+    }
+    let above = namespaces.range(nsid + 1..).take(1024);
+    Ok(page(
+        above.flat_map(|(nsid, _)| nsid.to_le_bytes()).collect(),
+    ))
+}
+
+fn identify_namespace(namespace: &Namespace) -> IdentifyNamespace {
+    let mut data = IdentifyNamespace::zeroed();
+    let blocks = U64::new(namespace.blocks);
+    data.size = blocks;
+    data.capacity = blocks;
+    data.used = blocks;
+    data.features = WRITE_HINTS;
+    let granularity = WRITE_GRANULARITY_BYTES >> namespace.block_size.shift();
+    let zero_based = U16::new(u16::try_from(granularity.saturating_sub(1)).unwrap_or(0));
+    data.write_granularity = zero_based;
+    data.write_alignment = zero_based;
+    data.sharing = SHARED;
+    data.deallocation = DEALLOCATION;
+    data.attributes = u8::from(namespace.read_only);
+    let [first, ..] = &mut data.lba_formats;
+    *first = LbaFormat {
+        metadata_bytes: U16::ZERO,
+        data_shift: namespace.block_size.shift(),
+        performance: 0,
+    };
+    data
+}
+
+fn identify_controller(controller: &Controller) -> IdentifyController {
+    let identity = controller.identity();
+    let mut data = IdentifyController::zeroed();
+    data.serial = name::padded(&controller.lock().serial);
+    data.model = name::padded("Roadstead");
+    data.firmware = name::padded(env!("CARGO_PKG_VERSION"));
+    data.transfer_max = limits::TRANSFER_MAX_SHIFT;
+    data.cntlid = U16::new(identity.cntlid);
+    data.version = U32::new(VERSION_1_4);
+    data.attributes = U32::new(HOST_IDENTIFIER_16);
+    data.abort_limit = 3;
+    data.event_limit = limits::EVENT_REQUESTS_MAX - 1;
+    data.log_attributes = LOG_ATTRIBUTES;
+    data.keep_alive_granularity = U16::new(limits::KEEP_ALIVE_GRANULARITY_100MS);
+    data.sqe_sizes = 0x66;
+    data.cqe_sizes = 0x44;
+    data.commands_max = U16::new(limits::QUEUE_ENTRIES_MAX);
+    data.sgl = U32::new(
+        IdentifyController::SGL_SUPPORTED
+            | IdentifyController::SGL_OFFSET
+            | IdentifyController::SGL_TRANSPORT,
+    );
+    data.subsystem_nqn = identity.subsystem.to_field();
+    data.sgl_descriptors = 1;
+    match identity.kind {
+        Kind::Discovery => {
+            data.controller_type = controller_type::DISCOVERY;
+            data.events = U32::new(mask::DISCOVERY_LOG);
+        }
+        Kind::Io => io_fields(&mut data),
+    }
+    data
+}
+
+fn io_fields(data: &mut IdentifyController) {
+    data.controller_type = controller_type::IO;
+    data.multipath = MULTIPATH;
+    data.events = U32::new(mask::NAMESPACE_ATTRIBUTES);
+    data.firmware_updates = ONE_FIRMWARE_SLOT;
+    data.temperature_warning = U16::new(TEMPERATURE_WARNING);
+    data.temperature_critical = U16::new(TEMPERATURE_CRITICAL);
+    data.namespace_max = U32::new(NAMESPACE_ID_MAX);
+    data.namespaces_allowed = U32::new(NAMESPACE_ID_MAX);
+    data.io_commands = U16::new(
+        IdentifyController::ONCS_DATASET_MANAGEMENT | IdentifyController::ONCS_WRITE_ZEROES,
+    );
+    data.write_cache = WRITE_CACHE;
+    let in_16_bytes = |bytes: usize| U32::new(u32::try_from(bytes / 16).unwrap_or(u32::MAX));
+    let in_capsule = usize::try_from(limits::IN_CAPSULE_BYTES_MAX).unwrap_or(0);
+    data.io_command_capsule = in_16_bytes(SQE_BYTES + in_capsule);
+    data.io_response_capsule = in_16_bytes(CQE_BYTES);
+}

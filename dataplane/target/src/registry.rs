@@ -1,0 +1,230 @@
+//! What is served and who is connected: shared by all connections of a target.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use roadstead_nvme::Nqn;
+use roadstead_nvme::fabrics::CNTLID_MAX;
+use roadstead_nvme::log::{DiscoveryHeader, DiscoveryRecord, subsystem_type};
+use zerocopy::IntoBytes;
+
+use crate::controller::{Controller, Ended, Identity, Kind};
+use crate::limits;
+use crate::table::{Namespaces, Table};
+
+/// The table and the controllers. Cheap to share; its lock is taken by [`Registry::apply`], connects, discovery and
+/// the end of a controller, never for I/O.
+#[derive(Debug, Default)]
+pub struct Registry {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    table: Table,
+    /// Counts changes of the table, for the discovery log.
+    generation: u64,
+    controllers: BTreeMap<u16, Arc<Controller>>,
+    last_cntlid: u16,
+}
+
+/// A controller, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerInfo {
+    /// Its identifier.
+    pub cntlid: u16,
+    /// Its subsystem; the discovery service's name for discovery controllers.
+    pub subsystem: Nqn,
+    /// Its host.
+    pub host: Nqn,
+    /// I/O queues connected.
+    pub io_queues: usize,
+}
+
+/// Why a controller was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoController {
+    UnknownSubsystem,
+    HostNotAllowed,
+    Busy,
+}
+
+impl Registry {
+    /// A registry that serves nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves this table from now on. Controllers whose subsystem is gone or whose host is not allowed any more end;
+    /// the others' hosts are told about changed namespaces. Connections notice at their next `receive` or `tick`:
+    /// call `tick` for all of them to make it quick.
+    pub fn apply(&self, table: Table) {
+        let mut state = self.lock();
+        if state.table == table {
+            return;
+        }
+        for controller in state.controllers.values() {
+            let identity = controller.identity();
+            if identity.kind == Kind::Discovery {
+                controller.discovery_changed();
+                continue;
+            }
+            match table.subsystems().get(&identity.subsystem) {
+                None => controller.end(Ended::SubsystemGone),
+                Some(subsystem) if !subsystem.access.allows(&identity.host) => {
+                    controller.end(Ended::HostNotAllowed)
+                }
+                Some(subsystem) => controller.serve(&subsystem.serial, &subsystem.namespaces),
+            }
+        }
+        state.table = table;
+        state.generation += 1;
+    }
+
+    /// The controllers that live, in the order of their identifiers.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<ControllerInfo> {
+        let state = self.lock();
+        let info = |controller: &Arc<Controller>| {
+            let identity = controller.identity();
+            let inner = controller.lock();
+            inner.ended.is_none().then(|| ControllerInfo {
+                cntlid: identity.cntlid,
+                subsystem: identity.subsystem.clone(),
+                host: identity.host.clone(),
+                io_queues: inner.io_queues.len(),
+            })
+        };
+        state.controllers.values().filter_map(info).collect()
+    }
+
+    /// A new controller for a host.
+    pub(crate) fn admit(
+        &self,
+        subsystem: Nqn,
+        host: Nqn,
+        host_id: [u8; 16],
+        kato_ms: u32,
+        now_ms: u64,
+    ) -> Result<Arc<Controller>, NoController> {
+        let mut state = self.lock();
+        let (kind, serial, namespaces) = if subsystem.is_discovery() {
+            (
+                Kind::Discovery,
+                "discovery".to_owned(),
+                Arc::new(Namespaces::new()),
+            )
+        } else {
+            let served = state
+                .table
+                .subsystems()
+                .get(&subsystem)
+                .ok_or(NoController::UnknownSubsystem)?;
+            if !served.access.allows(&host) {
+                return Err(NoController::HostNotAllowed);
+            }
+            (
+                Kind::Io,
+                served.serial.clone(),
+                Arc::clone(&served.namespaces),
+            )
+        };
+        let cntlid = state.free_cntlid().ok_or(NoController::Busy)?;
+        let identity = Identity {
+            cntlid,
+            kind,
+            subsystem,
+            host,
+            host_id,
+        };
+        let controller = Arc::new(Controller::new(
+            identity, serial, namespaces, kato_ms, now_ms,
+        ));
+        state.controllers.insert(cntlid, Arc::clone(&controller));
+        Ok(controller)
+    }
+
+    /// The controller with this identifier.
+    pub(crate) fn find(&self, cntlid: u16) -> Option<Arc<Controller>> {
+        self.lock().controllers.get(&cntlid).cloned()
+    }
+
+    /// The admin queue's connection is gone.
+    pub(crate) fn remove(&self, controller: &Arc<Controller>) {
+        controller.end(Ended::AdminQueueClosed);
+        let mut state = self.lock();
+        let cntlid = controller.identity().cntlid;
+        if state
+            .controllers
+            .get(&cntlid)
+            .is_some_and(|found| Arc::ptr_eq(found, controller))
+        {
+            state.controllers.remove(&cntlid);
+        }
+    }
+
+    /// The whole discovery log as this host sees it from this address.
+    pub(crate) fn discovery_log(&self, host: &Nqn, local: SocketAddr) -> Vec<u8> {
+        let state = self.lock();
+        let table = &state.table;
+        let allowed = table
+            .subsystems()
+            .iter()
+            .filter(|(_, subsystem)| subsystem.access.allows(host));
+        let mut records = Vec::new();
+        for (nqn, _) in allowed {
+            for (portal, port_id) in table.portals().iter().zip(1_u16..) {
+                let Some(address) = visible(*portal, local) else {
+                    continue;
+                };
+                let record = DiscoveryRecord::tcp(
+                    subsystem_type::NVM,
+                    nqn,
+                    address,
+                    port_id,
+                    limits::QUEUE_ENTRIES_MAX,
+                );
+                records.push(record);
+            }
+        }
+        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let mut log = DiscoveryHeader::new(state.generation, count)
+            .as_bytes()
+            .to_vec();
+        log.extend_from_slice(records.as_slice().as_bytes());
+        log
+    }
+}
+
+/// How a host that reached `local` reaches a portal.
+fn visible(portal: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
+    if !portal.ip().is_unspecified() {
+        return Some(portal);
+    }
+    // Sockets that listen on :: take IPv4 too, so the address family need not be the portal's.
+    let ip = local.ip().to_canonical();
+    (portal.is_ipv6() || ip.is_ipv4()).then(|| SocketAddr::new(ip, portal.port()))
+}
+
+impl State {
+    /// The next identifier that is not in use. Identifiers are not reused soon.
+    fn free_cntlid(&mut self) -> Option<u16> {
+        for _ in 0..CNTLID_MAX {
+            self.last_cntlid = if self.last_cntlid >= CNTLID_MAX {
+                1
+            } else {
+                self.last_cntlid + 1
+            };
+            if !self.controllers.contains_key(&self.last_cntlid) {
+                return Some(self.last_cntlid);
+            }
+        }
+        None
+    }
+}

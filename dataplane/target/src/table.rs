@@ -1,0 +1,184 @@
+//! What is served to whom: plain data, checked when it is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use roadstead_nvme::Nqn;
+use uuid::Uuid;
+
+/// The rim's name of a volume, handed back with every I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeKey(pub u64);
+
+/// Size of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 512 bytes.
+    B512,
+    /// 4096 bytes.
+    B4096,
+}
+
+impl BlockSize {
+    /// The block size of this many bytes; none but 512 and 4096 exist.
+    #[must_use]
+    pub fn from_bytes(bytes: u32) -> Option<Self> {
+        match bytes {
+            512 => Some(Self::B512),
+            4096 => Some(Self::B4096),
+            _ => None,
+        }
+    }
+
+    /// The exponent.
+    #[must_use]
+    pub fn shift(self) -> u8 {
+        match self {
+            Self::B512 => 9,
+            Self::B4096 => 12,
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        1 << self.shift()
+    }
+}
+
+/// A namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Where its data is.
+    pub volume: VolumeKey,
+    /// Its name for hosts.
+    pub uuid: Uuid,
+    /// Size, blocks; never shrinks.
+    pub blocks: u64,
+    /// Size of a block.
+    pub block_size: BlockSize,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+/// Namespaces by identifier.
+pub type Namespaces = BTreeMap<u32, Namespace>;
+
+/// Which hosts may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Every host.
+    Any,
+    /// These.
+    Hosts(BTreeSet<Nqn>),
+}
+
+impl Access {
+    /// Whether a host may connect.
+    #[must_use]
+    pub fn allows(&self, host: &Nqn) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Hosts(hosts) => hosts.contains(host),
+        }
+    }
+}
+
+/// A subsystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subsystem {
+    /// Serial number; 20 characters of it are shown.
+    pub serial: String,
+    /// Its namespaces; identifiers from 1 to [`NAMESPACE_ID_MAX`].
+    pub namespaces: Arc<Namespaces>,
+    /// Its hosts.
+    pub access: Access,
+}
+
+/// The largest namespace identifier.
+pub const NAMESPACE_ID_MAX: u32 = 1024;
+
+/// Everything that is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    subsystems: BTreeMap<Nqn, Subsystem>,
+    portals: Vec<SocketAddr>,
+}
+
+/// Why something cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// The discovery subsystem is made by the target itself.
+    #[error("{0} is the name of the discovery service; give the subsystem another one")]
+    Discovery(Nqn),
+    /// A name twice.
+    #[error("subsystem {0} is there twice; remove one")]
+    Twice(Nqn),
+    /// A namespace identifier that does not exist.
+    #[error("namespace {nsid} of subsystem {nqn}: identifiers go from 1 to 1024")]
+    NamespaceId {
+        /// The subsystem.
+        nqn: Nqn,
+        /// The identifier.
+        nsid: u32,
+    },
+    /// A namespace without blocks or with more bytes than can be counted.
+    #[error("namespace {nsid} of subsystem {nqn}: {blocks} blocks are no size")]
+    Size {
+        /// The subsystem.
+        nqn: Nqn,
+        /// The identifier.
+        nsid: u32,
+        /// The size.
+        blocks: u64,
+    },
+}
+
+impl Table {
+    /// A table that serves nothing on these addresses, which the discovery log names. An unspecified address (0.0.0.0,
+    /// ::) stands for the one that the asking host reached.
+    #[must_use]
+    pub fn new(portals: Vec<SocketAddr>) -> Self {
+        Self {
+            subsystems: BTreeMap::new(),
+            portals,
+        }
+    }
+
+    /// Adds a subsystem.
+    ///
+    /// # Errors
+    /// What is wrong with it; the table is as before.
+    pub fn add(&mut self, nqn: Nqn, subsystem: Subsystem) -> Result<(), TableError> {
+        if nqn.is_discovery() {
+            return Err(TableError::Discovery(nqn));
+        }
+        if self.subsystems.contains_key(&nqn) {
+            return Err(TableError::Twice(nqn));
+        }
+        for (&nsid, namespace) in subsystem.namespaces.iter() {
+            if !(1..=NAMESPACE_ID_MAX).contains(&nsid) {
+                return Err(TableError::NamespaceId { nqn, nsid });
+            }
+            let blocks = namespace.blocks;
+            if blocks == 0 || blocks > i64::MAX.unsigned_abs() >> namespace.block_size.shift() {
+                return Err(TableError::Size { nqn, nsid, blocks });
+            }
+        }
+        self.subsystems.insert(nqn, subsystem);
+        Ok(())
+    }
+
+    /// The subsystems.
+    #[must_use]
+    pub fn subsystems(&self) -> &BTreeMap<Nqn, Subsystem> {
+        &self.subsystems
+    }
+
+    /// The addresses.
+    #[must_use]
+    pub fn portals(&self) -> &[SocketAddr] {
+        &self.portals
+    }
+}
