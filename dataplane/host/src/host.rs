@@ -124,7 +124,7 @@ enum Phase {
     /// On the admin queue. `later`: a command to be sent at its time.
     SetUp {
         deadline: Instant,
-        machine: SetUp,
+        machine: Box<SetUp>,
         later: Option<(Instant, Control)>,
     },
     /// Opening I/O queues.
@@ -192,6 +192,11 @@ impl Host {
     /// The namespace, once it was found.
     pub fn info(&self) -> Option<&NamespaceInfo> {
         self.info.as_ref()
+    }
+
+    /// The attempt to connect that is under way, or whose connections are in use.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Requests that are not done.
@@ -337,7 +342,7 @@ impl Host {
             (Phase::Waiting(_) | Phase::Live | Phase::Closed, _) => {}
             (Phase::SetUp { machine, .. }, 0) => {
                 let (fresh, command) = SetUp::start(&self.config);
-                *machine = fresh;
+                **machine = fresh;
                 self.send_sequence(command);
             }
             (_, qid) => {
@@ -643,7 +648,7 @@ impl Host {
         let (machine, _) = SetUp::start(&self.config);
         self.phase = Phase::SetUp {
             deadline: now + self.config.limits.connect,
-            machine,
+            machine: Box::new(machine),
             later: None,
         };
         self.actions.push_back(Action::Open {

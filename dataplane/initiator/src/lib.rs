@@ -1,1 +1,25 @@
-//! roadstead-initiator
+//! The NVMe/TCP initiator: the host's state machine ([`roadstead_host`]) with sockets and threads.
+//!
+//! Two ways to use it:
+//! - [`Client`] lives on a reactor that its user runs: no other thread is involved. The load generator does so.
+//! - [`Initiator`] is a thread with a reactor of its own that serves any number of namespaces; a
+//!   [`Namespace`] takes requests from any thread and calls back on the initiator's. Attaching does so.
+//!
+//! What is guaranteed about requests stands in [`roadstead_host`]. Data is copied once on each way: from a
+//! request's buffer to the connection's output, and from the receive buffer to the request's buffer.
+//!
+//! Left out: TLS, authentication, RDMA.
+
+mod buffers;
+mod client;
+mod connection;
+mod spec;
+mod thread;
+
+pub use client::{Client, Completed, NotAccepted, QUEUE_TOKENS};
+pub use roadstead_host::{
+    Identity, IoError, Limits, NamespaceInfo, Op, PathReport, PathState, Refused, Wanted,
+};
+pub use roadstead_nvme::nqn::{Nqn, NqnError};
+pub use spec::Spec;
+pub use thread::{Callback, ConnectError, Initiator, Namespace, NamespaceRequest};

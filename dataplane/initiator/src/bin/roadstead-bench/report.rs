@@ -1,0 +1,157 @@
+//! What came out.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::histogram::Histogram;
+use crate::options::Options;
+use crate::worker::Outcome;
+
+/// Latencies of one direction.
+#[derive(Debug, Serialize)]
+struct Latency {
+    count: u64,
+    mean_us: f64,
+    p50_us: f64,
+    p90_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+}
+
+impl Latency {
+    fn new(histogram: &Histogram) -> Self {
+        let us = |ns: u64| ns as f64 / 1000.0;
+        Self {
+            count: histogram.count(),
+            mean_us: us(histogram.mean_ns()),
+            p50_us: us(histogram.quantile_ns(5000)),
+            p90_us: us(histogram.quantile_ns(9000)),
+            p99_us: us(histogram.quantile_ns(9900)),
+            p999_us: us(histogram.quantile_ns(9990)),
+            max_us: us(histogram.max_ns()),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Output {
+    rw: String,
+    block_size_bytes: u64,
+    depth: u32,
+    queues: u16,
+    threads: usize,
+    seconds: f64,
+    iops: f64,
+    mib_per_s: f64,
+    read: Option<Latency>,
+    write: Option<Latency>,
+    errors: u64,
+    first_error: Option<String>,
+    verified_blocks: Option<u64>,
+    elapsed_s: f64,
+}
+
+/// The sum of all threads.
+pub(crate) struct Report {
+    options: Options,
+    reads: Histogram,
+    writes: Histogram,
+    seconds: f64,
+    errors: u64,
+    first_error: Option<String>,
+    verified: u64,
+    elapsed: Duration,
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            options: options.clone(),
+            reads: Histogram::new(),
+            writes: Histogram::new(),
+            seconds: 0.0,
+            errors: 0,
+            first_error: None,
+            verified: 0,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn add(&mut self, outcome: &Outcome) {
+        self.reads.merge(&outcome.reads);
+        self.writes.merge(&outcome.writes);
+        self.seconds = self.seconds.max(outcome.measured.as_secs_f64());
+        self.errors += outcome.errors;
+        self.verified += outcome.verified;
+        if self.first_error.is_none() {
+            self.first_error.clone_from(&outcome.first_error);
+        }
+    }
+
+    pub(crate) fn finish(&mut self, elapsed: Duration) {
+        self.elapsed = elapsed;
+    }
+
+    fn output(&self) -> Output {
+        let count = (self.reads.count() + self.writes.count()) as f64;
+        let iops = count / self.seconds.max(f64::MIN_POSITIVE);
+        let bytes = self.options.block_size as f64;
+        let latency = |h: &Histogram| (h.count() > 0).then(|| Latency::new(h));
+        Output {
+            rw: format!("{:?}", self.options.rw).to_lowercase(),
+            block_size_bytes: self.options.block_size,
+            depth: self.options.depth,
+            queues: self.options.queues,
+            threads: self.options.threads,
+            seconds: self.seconds,
+            iops,
+            mib_per_s: iops * bytes / f64::from(1 << 20),
+            read: latency(&self.reads),
+            write: latency(&self.writes),
+            errors: self.errors,
+            first_error: self.first_error.clone(),
+            verified_blocks: self.options.verify.then_some(self.verified),
+            elapsed_s: self.elapsed.as_secs_f64(),
+        }
+    }
+
+    pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
+        let output = self.output();
+        if json {
+            println!("{}", serde_json::to_string(&output)?);
+            return Ok(());
+        }
+        println!(
+            "{} {} bytes, depth {} x {} threads: {:.0} IOPS, {:.0} MiB/s in {:.1} s",
+            output.rw,
+            output.block_size_bytes,
+            output.depth,
+            output.threads,
+            output.iops,
+            output.mib_per_s,
+            output.seconds
+        );
+        for (name, latency) in [("read", &output.read), ("write", &output.write)] {
+            if let Some(l) = latency {
+                println!(
+                    "  {name:5} us: mean {:.1}, p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
+                    l.mean_us, l.p50_us, l.p90_us, l.p99_us, l.p999_us, l.max_us
+                );
+            }
+        }
+        if let Some(blocks) = output.verified_blocks {
+            println!("  {blocks} requests verified");
+        }
+        Ok(())
+    }
+
+    /// An error when requests failed or data was wrong.
+    pub(crate) fn verdict(&self) -> anyhow::Result<()> {
+        match &self.first_error {
+            None => Ok(()),
+            Some(first) => anyhow::bail!("{} errors; the first: {first}", self.errors),
+        }
+    }
+}

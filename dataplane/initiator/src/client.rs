@@ -1,0 +1,375 @@
+//! A namespace on a reactor that the user runs.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use roadstead_host::{
+    Action, Host, IoError, NamespaceInfo, Op, PathReport, Refused, Request, SetUpError,
+};
+use roadstead_ring::{Event, Io, RingError, SocketId, TimerId};
+use roadstead_tcp::{PduWriter, Role};
+use tracing::{debug, info, warn};
+
+use crate::buffers::{Buffer, Buffers};
+use crate::connection::{Broken, Connection, Surroundings};
+use crate::spec::Spec;
+
+/// How many tokens a client uses, from the one it was given: one for each queue and one for its timer.
+pub const QUEUE_TOKENS: u64 = 1 << 16;
+/// The timer's token, counted from the first.
+const TIMER: u64 = QUEUE_TOKENS - 1;
+
+/// A request that ended; its memory comes back.
+#[derive(Debug)]
+pub struct Completed {
+    /// The submitter's.
+    pub token: u64,
+    /// How it ended.
+    pub result: Result<(), IoError>,
+    /// The memory given with the request.
+    pub bytes: Vec<u8>,
+}
+
+/// A request that was not accepted, with its memory.
+pub type NotAccepted = (Refused, Vec<u8>);
+
+/// A namespace on a reactor that the user runs: give it the events of its tokens, and call [`Client::pump`]
+/// at the end of every turn in which something of it happened.
+pub struct Client {
+    spec: Spec,
+    host: Host,
+    token: u64,
+    connections: Vec<Option<Connection>>,
+    buffers: Buffers,
+    timer: Option<(TimerId, Instant)>,
+    /// The errors of the paths tried before the first success; `None` after it.
+    first: Option<Vec<String>>,
+    changes: VecDeque<NamespaceInfo>,
+    paths_changed: bool,
+    /// A connection on which the target is being told what was wrong. At most one: the next one ends it.
+    ending: Option<SocketId>,
+}
+
+impl Client {
+    /// A client that connects at its first [`Self::pump`]; its events carry tokens from `token` to
+    /// `token` + [`QUEUE_TOKENS`] - 1.
+    pub fn new(spec: Spec, token: u64, now: Instant) -> Self {
+        Self {
+            host: Host::new(spec.host_config(), now),
+            spec,
+            token,
+            connections: Vec::new(),
+            buffers: Buffers::default(),
+            timer: None,
+            first: Some(Vec::new()),
+            changes: VecDeque::new(),
+            paths_changed: true,
+            ending: None,
+        }
+    }
+
+    /// The namespace, once connected.
+    pub fn info(&self) -> Option<&NamespaceInfo> {
+        self.host.info()
+    }
+
+    /// What every path does now.
+    pub fn paths(&self) -> Vec<PathReport> {
+        self.host.paths()
+    }
+
+    /// Whether [`Self::paths`] may say something else than before the last call of this.
+    pub fn paths_changed(&mut self) -> bool {
+        std::mem::take(&mut self.paths_changed)
+    }
+
+    /// The reasons, when every path was tried once and none has worked ever.
+    pub fn first_failure(&self) -> Option<&[String]> {
+        self.first
+            .as_deref()
+            .filter(|errors| errors.len() >= self.spec.paths.len())
+    }
+
+    /// The namespace was found, or has changed since the last call.
+    pub fn next_change(&mut self) -> Option<NamespaceInfo> {
+        self.changes.pop_front()
+    }
+
+    /// Requests that are not done.
+    pub fn outstanding(&self) -> usize {
+        self.host.outstanding()
+    }
+
+    /// Asks the target what the namespace is now; [`Self::is_looking`] says until when.
+    pub fn look(&mut self) {
+        self.host.look();
+    }
+
+    /// Whether the answer to [`Self::look`] is still to come.
+    pub fn is_looking(&self) -> bool {
+        self.host.is_looking()
+    }
+
+    /// Accepts a request. The data of a read or a write is in `bytes` from `start` on. It is sent by
+    /// [`Self::pump`].
+    ///
+    /// # Errors
+    /// [`Refused`], with the memory.
+    pub fn submit(
+        &mut self,
+        op: Op,
+        lba: u64,
+        blocks: u32,
+        (bytes, start): (Vec<u8>, usize),
+        token: u64,
+    ) -> Result<(), NotAccepted> {
+        let block_bytes = self.host.info().map_or(0, |info| info.block_bytes as usize);
+        let has_data = matches!(op, Op::Read | Op::Write { .. });
+        let needed = start.saturating_add(block_bytes.saturating_mul(blocks as usize));
+        if has_data && bytes.len() < needed {
+            return Err((Refused::OutOfRange, bytes));
+        }
+        let number = self.buffers.insert(Buffer {
+            token,
+            bytes,
+            start,
+        });
+        let request = Request {
+            op,
+            lba,
+            blocks,
+            token: number,
+        };
+        self.host.submit(request).map_err(|refused| {
+            let buffer = self.buffers.remove(number);
+            (refused, buffer.map(|b| b.bytes).unwrap_or_default())
+        })
+    }
+
+    /// The next request that ended.
+    pub fn next_done(&mut self) -> Option<Completed> {
+        loop {
+            let done = self.host.next_done()?;
+            if let Some(buffer) = self.buffers.remove(done.token) {
+                return Some(Completed {
+                    token: buffer.token,
+                    result: done.result,
+                    bytes: buffer.bytes,
+                });
+            }
+        }
+    }
+
+    /// Takes in an event that carries one of this client's tokens.
+    pub fn event(&mut self, io: &mut Io, event: Event<'_>) {
+        match event {
+            Event::Connected { socket, .. } => {
+                if let Some(index) = self.find(socket)
+                    && let Some(Some(connection)) = self.connections.get(index)
+                    && let Some(out) = io.output(socket)
+                {
+                    connection.request(&self.spec, out);
+                }
+            }
+            Event::Received { socket, data, .. } => self.received(io, socket, data),
+            Event::Closed { socket, error, .. } => {
+                let reason = match error {
+                    Some(error) => error.to_string(),
+                    None => "the target closed the connection".into(),
+                };
+                self.lost(io, socket, reason);
+                // Nobody may call us again in this turn.
+                self.pump(io);
+            }
+            Event::Timer { timer, .. } => {
+                if self.timer.is_some_and(|(id, _)| id == timer) {
+                    self.timer = None;
+                }
+                self.host.tick(io.now());
+            }
+            _ => {}
+        }
+    }
+
+    /// The place of a connection; `None` for one of an attempt that is over.
+    fn find(&self, socket: SocketId) -> Option<usize> {
+        let is = |c: &Option<Connection>| c.as_ref().is_some_and(|c| c.socket == socket);
+        self.connections.iter().position(is)
+    }
+
+    fn received(&mut self, io: &mut Io, socket: SocketId, data: &[u8]) {
+        let now = io.now();
+        let Some(index) = self.find(socket) else {
+            return;
+        };
+        let (Some(Some(connection)), Some(out)) =
+            (self.connections.get_mut(index), io.output(socket))
+        else {
+            return;
+        };
+        let mut around = Surroundings {
+            host: &mut self.host,
+            buffers: &mut self.buffers,
+            spec: &self.spec,
+            now,
+        };
+        if let Err(broken) = connection.receive(data, &mut around, out) {
+            if let Broken::Fatal(fatal) = &broken {
+                out.put(&PduWriter::term(Role::Host, fatal));
+                io.finish(socket);
+                if let Some(other) = self.ending.replace(socket) {
+                    io.close(other);
+                }
+            }
+            self.lost(io, socket, broken.to_string());
+        }
+    }
+
+    fn lost(&mut self, io: &Io, socket: SocketId, reason: String) {
+        if let Some(index) = self.find(socket)
+            && let Some(connection) = self.connections.get(index).and_then(Option::as_ref)
+        {
+            self.host.lost(connection.epoch, reason, io.now());
+        }
+    }
+
+    /// Does what the host's state machine wants, and sends what has been submitted.
+    pub fn pump(&mut self, io: &mut Io) {
+        let now = io.now();
+        self.host.tick(now);
+        loop {
+            while let Some(action) = self.host.next_action() {
+                self.act(io, action);
+            }
+            self.send_commands(io, now);
+            match self.host.next_action() {
+                Some(action) => self.act(io, action),
+                None => break,
+            }
+        }
+        self.arm(io);
+    }
+
+    fn send_commands(&mut self, io: &mut Io, now: Instant) {
+        let in_capsule = self.host.in_capsule_bytes();
+        while let Some(command) = self.host.next_command(now) {
+            let connection = self.connections.get(usize::from(command.qid));
+            if let Some(Some(connection)) = connection
+                && let Some(out) = io.output(connection.socket)
+            {
+                connection.send(&command, in_capsule, &self.buffers, out);
+            }
+            // Without a connection its end is under way, and the command will be sent again.
+        }
+    }
+
+    fn act(&mut self, io: &mut Io, action: Action) {
+        let nqn = &self.spec.subsystem_nqn;
+        self.paths_changed |= !matches!(action, Action::Send { .. });
+        match action {
+            Action::Open { epoch, qid, path } => self.open(io, epoch, qid, path),
+            Action::Send {
+                epoch,
+                qid,
+                sqe,
+                data_out,
+                data_in,
+            } => {
+                if let Some(Some(connection)) = self.connections.get_mut(usize::from(qid))
+                    && connection.epoch == epoch
+                    && let Some(out) = io.output(connection.socket)
+                {
+                    connection.send_control(&sqe, &data_out, data_in, out);
+                }
+            }
+            Action::Close { epoch } => {
+                for slot in &mut self.connections {
+                    if let Some(connection) = slot.take_if(|c| c.epoch == epoch)
+                        && self.ending != Some(connection.socket)
+                    {
+                        io.close(connection.socket);
+                    }
+                }
+            }
+            Action::Up { path, info } => {
+                let path = self.spec.paths.get(path);
+                info!(%nqn, ?path, nsid = info.nsid, blocks = info.blocks, "connected");
+                self.first = None;
+                self.changes.push_back(info);
+            }
+            Action::Changed(info) => {
+                info!(%nqn, blocks = info.blocks, "the namespace has changed");
+                self.changes.push_back(info);
+            }
+            Action::Down { path, error } => self.down(path, &error),
+            Action::GivenUp => warn!(%nqn, "no path worked for too long: requests fail"),
+        }
+    }
+
+    fn down(&mut self, path: usize, error: &SetUpError) {
+        let nqn = &self.spec.subsystem_nqn;
+        let address = self.spec.paths.get(path);
+        match &mut self.first {
+            Some(errors) => {
+                debug!(%nqn, ?address, %error, "cannot connect");
+                let address = address.map(ToString::to_string).unwrap_or_default();
+                errors.push(format!("{address}: {error}"));
+                // Only the last round is of interest.
+                if errors.len() > self.spec.paths.len() {
+                    errors.remove(0);
+                }
+            }
+            None => warn!(%nqn, ?address, %error, "connection lost"),
+        }
+    }
+
+    fn open(&mut self, io: &mut Io, epoch: u32, qid: u16, path: usize) {
+        let now = io.now();
+        let Some(address) = self.spec.paths.get(path) else {
+            self.host.lost(epoch, "no such path".into(), now);
+            return;
+        };
+        match io.connect(*address, self.token + u64::from(qid)) {
+            Ok(socket) => {
+                let index = usize::from(qid);
+                if self.connections.len() <= index {
+                    self.connections.resize_with(index + 1, || None);
+                }
+                if let Some(slot) = self.connections.get_mut(index) {
+                    *slot = Some(Connection::new(socket, epoch, qid));
+                }
+            }
+            Err(error) => self.host.lost(epoch, error.to_string(), now),
+        }
+    }
+
+    /// Has [`Self::event`] called when the host's machine has something to do.
+    fn arm(&mut self, io: &mut Io) {
+        let Some(at) = self.host.deadline() else {
+            return;
+        };
+        if self.timer.is_some_and(|(_, armed)| armed <= at) {
+            return;
+        }
+        if let Some((timer, _)) = self.timer.take() {
+            io.cancel_timer(timer);
+        }
+        let delay = at.saturating_duration_since(io.now());
+        match io.set_timer(delay, self.token + TIMER) {
+            Ok(timer) => self.timer = Some((timer, at)),
+            Err(RingError::Full { .. }) | Err(_) => warn!("no timer is to be had"),
+        }
+    }
+
+    /// Ends everything; requests that are not done fail with [`IoError::Closed`].
+    pub fn close(&mut self, io: &mut Io) {
+        self.host.close();
+        if let Some((timer, _)) = self.timer.take() {
+            io.cancel_timer(timer);
+        }
+        if let Some(socket) = self.ending.take() {
+            io.close(socket);
+        }
+        self.pump(io);
+    }
+}

@@ -1,0 +1,323 @@
+//! One NVMe/TCP connection: PDUs to and from the host's state machine.
+
+use std::time::Instant;
+
+use roadstead_host::{Command, Host, Payload, Transfer};
+use roadstead_nvme::{Cqe, DataPointer, Sqe, Status};
+use roadstead_ring::{Output, SocketId};
+use roadstead_tcp::pdu::{H2cData, IcReq, IcResp, R2t, alignment_bytes};
+use roadstead_tcp::{Event, Fatal, FatalStatus, Pdu, PduReader, PduWriter, Role, Settings};
+
+use crate::buffers::Buffers;
+use crate::spec::Spec;
+
+/// R2Ts that the target may have in flight for a command.
+const R2T_MAX: u64 = 16;
+/// Data of one C2HData that is accepted, in bytes: more than any command has.
+const DATA_MAX: u32 = 1 << 24;
+
+/// Why a connection has to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The target sent what it must not; it is told so.
+    #[error("the target violates the protocol: {0}")]
+    Fatal(#[from] Fatal),
+    /// The target said that we sent what we must not.
+    #[error("the target ended the connection: {0}")]
+    Terminated(FatalStatus),
+    /// The settings that the target answered cannot be used.
+    #[error("the target answers the connection request with {0}")]
+    Settings(&'static str),
+    /// Data came with a wrong checksum.
+    #[error("data came with a wrong checksum")]
+    DataDigest,
+}
+
+/// Where the data of the PDU that is being received goes.
+#[derive(Clone, Copy, Debug)]
+enum Sink {
+    None,
+    Control,
+    Request { transfer: Transfer, offset: u32 },
+}
+
+/// One queue's connection.
+pub(crate) struct Connection {
+    pub(crate) socket: SocketId,
+    pub(crate) epoch: u32,
+    pub(crate) qid: u16,
+    reader: PduReader,
+    writer: PduWriter,
+    /// Most data of one H2CData.
+    max_data: u32,
+    sink: Sink,
+    /// A completion that is due when the PDU's data has come.
+    success: Option<u16>,
+    /// Data of the control command in flight that has any.
+    control_cid: u16,
+    control: Vec<u8>,
+}
+
+/// What a connection works on.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) host: &'a mut Host,
+    pub(crate) buffers: &'a mut Buffers,
+    pub(crate) spec: &'a Spec,
+    pub(crate) now: Instant,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: SocketId, epoch: u32, qid: u16) -> Self {
+        Self {
+            socket,
+            epoch,
+            qid,
+            reader: PduReader::new(Role::Host),
+            writer: PduWriter::new(Settings::default()),
+            max_data: 0,
+            sink: Sink::None,
+            success: None,
+            control_cid: 0,
+            control: Vec::new(),
+        }
+    }
+
+    /// The first PDU.
+    pub(crate) fn request(&self, spec: &Spec, out: &mut Output) {
+        let request = Pdu::IcReq(IcReq {
+            version: 0,
+            alignment: 0,
+            header_digest: spec.header_digest,
+            data_digest: spec.data_digest,
+            max_r2t: R2T_MAX,
+        });
+        self.head(&request, out);
+    }
+
+    /// Sends a command that is no request.
+    pub(crate) fn send_control(&mut self, sqe: &Sqe, data: &[u8], data_in: u32, out: &mut Output) {
+        if data_in > 0 {
+            self.control_cid = sqe.cid.get();
+            self.control.clear();
+            self.control.reserve(data_in as usize);
+        }
+        self.capsule(sqe, data, out);
+    }
+
+    /// Sends a command of a request.
+    pub(crate) fn send(
+        &self,
+        command: &Command,
+        in_capsule_bytes: u32,
+        buffers: &Buffers,
+        out: &mut Output,
+    ) {
+        let mut sqe = command.sqe;
+        let mut data: &[u8] = &[];
+        match &command.payload {
+            Payload::None => {}
+            Payload::Read(transfer) => {
+                let length = transfer.length_bytes;
+                sqe.dptr = DataPointer::Transport { length }.encode();
+            }
+            Payload::Write(transfer) => {
+                let length = transfer.length_bytes;
+                let slice = buffers.slice(transfer, 0, length);
+                sqe.dptr = match slice.filter(|_| length <= in_capsule_bytes) {
+                    Some(bytes) => {
+                        data = bytes;
+                        DataPointer::InCapsule { offset: 0, length }.encode()
+                    }
+                    None => DataPointer::Transport { length }.encode(),
+                };
+            }
+        }
+        self.capsule(&sqe, data, out);
+    }
+
+    fn capsule(&self, sqe: &Sqe, data: &[u8], out: &mut Output) {
+        let data_length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        self.head(
+            &Pdu::CapsuleCmd {
+                sqe: *sqe,
+                data_length,
+            },
+            out,
+        );
+        self.data(data, out);
+    }
+
+    fn head(&self, pdu: &Pdu, out: &mut Output) {
+        let mut head = [0; PduWriter::HEAD_MAX];
+        let length = self.writer.head(pdu, &mut head);
+        out.put(head.get(..length).unwrap_or_default());
+    }
+
+    fn data(&self, data: &[u8], out: &mut Output) {
+        if data.is_empty() {
+            return;
+        }
+        out.put(data);
+        if let Some(digest) = self.writer.data_digest(data) {
+            out.put(&digest);
+        }
+    }
+
+    /// Takes in what came. Answers go to `out`.
+    pub(crate) fn receive(
+        &mut self,
+        mut input: &[u8],
+        around: &mut Surroundings<'_>,
+        out: &mut Output,
+    ) -> Result<(), Broken> {
+        // A completion may end the attempt that this connection belongs to.
+        while around.host.epoch() == self.epoch {
+            let Some(event) = self.reader.next(&mut input)? else {
+                break;
+            };
+            match event {
+                Event::Pdu(pdu) => self.pdu(pdu, around, out)?,
+                Event::Data(bytes) => self.data_came(bytes, around)?,
+                Event::DataEnd { intact: false } => return Err(Broken::DataDigest),
+                Event::DataEnd { intact: true } => {
+                    self.sink = Sink::None;
+                    if let Some(cid) = self.success.take() {
+                        self.completed(&Cqe::new(cid, Status::SUCCESS, 0), around);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pdu(
+        &mut self,
+        pdu: Pdu,
+        around: &mut Surroundings<'_>,
+        out: &mut Output,
+    ) -> Result<(), Broken> {
+        match pdu {
+            Pdu::IcResp(response) => {
+                self.settle(&response, around.spec)?;
+                around.host.ready(self.epoch, self.qid);
+            }
+            Pdu::CapsuleResp(cqe) => self.completed(&cqe, around),
+            Pdu::C2hData(data) => {
+                self.success = data.success.then_some(data.cid);
+                let (offset, length) = (data.offset, data.length);
+                self.sink = if data.cid == self.control_cid && self.qid == 0 {
+                    let next = usize::try_from(offset).ok() == Some(self.control.len());
+                    if !next || self.control.len() + length as usize > self.control.capacity() {
+                        return Err(out_of_range("data of an admin command is not the next").into());
+                    }
+                    Sink::Control
+                } else {
+                    let transfer = around
+                        .host
+                        .received(self.epoch, self.qid, data.cid, offset, length)
+                        .ok_or_else(|| out_of_range("data for no read in flight"))?;
+                    Sink::Request { transfer, offset }
+                };
+            }
+            Pdu::R2t(r2t) => self.ready_to_transfer(&r2t, around, out)?,
+            Pdu::C2hTermReq(term) => return Err(Broken::Terminated(term.status)),
+            // The reader lets no host see these.
+            Pdu::IcReq(_) | Pdu::H2cTermReq(_) | Pdu::CapsuleCmd { .. } | Pdu::H2cData(_) => {}
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, response: &IcResp, spec: &Spec) -> Result<(), Broken> {
+        if response.version != 0 {
+            return Err(Broken::Settings("a version that does not exist"));
+        }
+        if (response.header_digest && !spec.header_digest)
+            || (response.data_digest && !spec.data_digest)
+        {
+            return Err(Broken::Settings("digests that were not asked for"));
+        }
+        let both = Settings {
+            header_digest: response.header_digest,
+            data_digest: response.data_digest,
+            ..Settings::default()
+        };
+        self.reader.settle(Settings {
+            max_data: DATA_MAX,
+            ..both
+        });
+        self.writer = PduWriter::new(Settings {
+            alignment_bytes: alignment_bytes(response.alignment),
+            ..both
+        });
+        self.max_data = response.max_data;
+        Ok(())
+    }
+
+    fn data_came(&mut self, bytes: &[u8], around: &mut Surroundings<'_>) -> Result<(), Broken> {
+        match &mut self.sink {
+            Sink::None => {}
+            Sink::Control => self.control.extend_from_slice(bytes),
+            Sink::Request { transfer, offset } => {
+                let place = around.buffers.slice_mut(transfer, *offset, bytes.len());
+                place
+                    .ok_or_else(|| out_of_range("data beyond its buffer"))?
+                    .copy_from_slice(bytes);
+                *offset = offset.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            }
+        }
+        Ok(())
+    }
+
+    fn completed(&mut self, cqe: &Cqe, around: &mut Surroundings<'_>) {
+        let is_control = self.qid == 0 && cqe.cid.get() == self.control_cid;
+        let data = if is_control {
+            self.control.as_slice()
+        } else {
+            &[]
+        };
+        around
+            .host
+            .completed(self.epoch, self.qid, cqe, data, around.now);
+    }
+
+    /// Sends the data that the target asks for.
+    fn ready_to_transfer(
+        &self,
+        r2t: &R2t,
+        around: &mut Surroundings<'_>,
+        out: &mut Output,
+    ) -> Result<(), Broken> {
+        let transfer = around
+            .host
+            .transfer(self.epoch, self.qid, r2t.cid)
+            .filter(|t| !t.is_read)
+            .ok_or_else(|| out_of_range("data asked for of no write in flight"))?;
+        let end = r2t.offset.checked_add(r2t.length);
+        let Some(end) = end.filter(|end| *end <= transfer.length_bytes) else {
+            return Err(out_of_range("data asked for beyond the command's").into());
+        };
+        let mut offset = r2t.offset;
+        while offset < end {
+            let length = self.max_data.min(end - offset);
+            let data = around
+                .buffers
+                .slice(&transfer, offset, length)
+                .ok_or_else(|| out_of_range("data asked for beyond its buffer"))?;
+            let head = H2cData {
+                cid: r2t.cid,
+                tag: r2t.tag,
+                offset,
+                length,
+                last: offset + length == end,
+            };
+            self.head(&Pdu::H2cData(head), out);
+            self.data(data, out);
+            offset += length;
+        }
+        Ok(())
+    }
+}
+
+fn out_of_range(what: &'static str) -> Fatal {
+    Fatal::new(FatalStatus::DATA_OUT_OF_RANGE, 0, what, &[])
+}

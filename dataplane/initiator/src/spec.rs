@@ -1,0 +1,37 @@
+//! What to connect to.
+
+use std::net::SocketAddr;
+
+use roadstead_host::{HostConfig, Identity, Limits, Wanted};
+use roadstead_nvme::nqn::Nqn;
+
+/// A namespace and the paths to it.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Who connects.
+    pub identity: Identity,
+    /// The subsystem.
+    pub subsystem_nqn: Nqn,
+    /// The namespace in it.
+    pub namespace: Wanted,
+    /// Portals, best first: the first that works is used.
+    pub paths: Vec<SocketAddr>,
+    /// Bounds and times.
+    pub limits: Limits,
+    /// Ask for CRC-32C on heads.
+    pub header_digest: bool,
+    /// Ask for CRC-32C on data.
+    pub data_digest: bool,
+}
+
+impl Spec {
+    pub(crate) fn host_config(&self) -> HostConfig {
+        HostConfig {
+            identity: self.identity.clone(),
+            subsystem_nqn: self.subsystem_nqn.clone(),
+            namespace: self.namespace,
+            paths: self.paths.len(),
+            limits: self.limits,
+        }
+    }
+}
