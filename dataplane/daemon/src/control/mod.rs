@@ -3,9 +3,10 @@
 mod service;
 mod tls;
 
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait between handshake and service.
 const ACCEPTED_MAX: usize = 16;
+
+/// For root alone.
+const SOCKET_MODE: u32 = 0o600;
 
 /// Why the control API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +60,11 @@ pub(crate) fn bind_socket(path: &Path) -> Result<UnixListener, ControlError> {
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => UnixListener::bind(path).map_err(failed),
+        _ => {}
     }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    Ok(listener)
 }
 
 /// Serves all calls at the unix socket.

@@ -473,7 +473,7 @@ impl Reconciler {
         let before = self.failures.get(&action).map(|failed| &failed.failure);
         let attempts = before.map_or(0, |failure| failure.attempts) + 1;
         if before.is_none_or(|failure| failure.message != message) {
-            tracing::warn!(?action, error = message, "step failed; it is tried again");
+            tracing::warn!(step = %action, error = message, "step failed; it is tried again");
         }
         let pause = RETRY_PAUSE_MIN.saturating_mul(1 << attempts.min(16)) / 2;
         let failure = Failure {

@@ -9,6 +9,7 @@
 //! state that is reached plans nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use uuid::Uuid;
 
@@ -70,6 +71,26 @@ impl Action {
             | Self::DeleteVolume { drive, .. }
             | Self::GrowVolume { drive, .. } => Some(drive),
             Self::Unlisten(_) | Self::Unexport(_) | Self::Export(_) | Self::Listen(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlisten(portal) => write!(f, "stop listening at {}", portal.address),
+            Self::Unexport(nqn) => write!(f, "stop serving {nqn}"),
+            Self::CloseDrive(drive) => write!(f, "close drive {drive}"),
+            Self::OpenDrive(spec) => write!(f, "open drive {}", spec.name),
+            Self::DeleteVolume { drive, uuid } => write!(f, "delete volume {uuid} on drive {drive}"),
+            Self::CreateVolume(spec) => {
+                write!(f, "make volume {} ({}) on drive {}", spec.name, spec.uuid, spec.drive)
+            }
+            Self::GrowVolume { drive, uuid, size_bytes } => {
+                write!(f, "grow volume {uuid} on drive {drive} to {size_bytes} bytes")
+            }
+            Self::Export(subsystem) => write!(f, "serve {}", subsystem.nqn),
+            Self::Listen(portal) => write!(f, "listen at {}", portal.address),
         }
     }
 }
