@@ -9,7 +9,7 @@ use io_uring::{IoUring, opcode, squeue};
 use crate::buf::{BufPool, IoBuf};
 use crate::config::ReactorConfig;
 use crate::error::RingError;
-use crate::file::{FileEntry, FileOp};
+use crate::file::{FileEntry, FileOp, Transfer};
 use crate::output::Sending;
 use crate::slab::{Key, Slab};
 use crate::socket::{Listener, Socket};
@@ -56,6 +56,7 @@ pub struct Io {
     pub(crate) sockets: Slab<Socket>,
     pub(crate) listeners: Slab<Listener>,
     pub(crate) files: Slab<FileEntry>,
+    pub(crate) transfers: Slab<Transfer>,
     pub(crate) ops: Slab<FileOp>,
     pub(crate) timers: Timers,
     /// Sockets with something to send.
@@ -83,6 +84,7 @@ impl Io {
             sockets: Slab::new(),
             listeners: Slab::new(),
             files: Slab::new(),
+            transfers: Slab::new(),
             ops: Slab::new(),
             timers: Timers::new(),
             dirty: Vec::new(),

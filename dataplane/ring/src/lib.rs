@@ -79,7 +79,7 @@ mod timer;
 pub use buf::{BUF_MAX_BYTES, BUF_MIN_BYTES, BufPool, IoBuf};
 pub use config::{ReactorConfig, pin_current_thread};
 pub use error::RingError;
-pub use file::{FileDone, FileId, NotStarted};
+pub use file::{Extent, FileDone, FileId, NotStarted};
 pub use io::Io;
 pub use mailbox::{Inbox, Mailbox, mailbox};
 pub use memory::{OutOfRange, SharedMemory};

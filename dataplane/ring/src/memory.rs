@@ -93,27 +93,6 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Appends a copy of a range to `into`.
-    ///
-    /// # Errors
-    /// The range is not within the memory; nothing was appended.
-    pub fn append_to(
-        &self,
-        offset_bytes: u64,
-        len: usize,
-        into: &mut Vec<u8>,
-    ) -> Result<(), OutOfRange> {
-        let from = self.at(offset_bytes, len)?;
-        into.reserve(len);
-        // SAFETY: `at` checked the source, `reserve` made room for `len` bytes, which the copy initialises
-        // before they are counted in.
-        unsafe {
-            libc::memcpy(into.as_mut_ptr().add(into.len()).cast(), from.cast(), len);
-            into.set_len(into.len() + len);
-        }
-        Ok(())
-    }
-
     /// Copies `from` into the memory.
     ///
     /// # Errors
@@ -189,12 +168,8 @@ mod tests {
             assert!(all[offset + len..].iter().all(|&b| b == 0xab));
             memory.write(offset as u64, &vec![0xab; len]).unwrap();
         }
-        let mut tail = Vec::from([1, 2]);
-        memory.append_to(5, 3, &mut tail).unwrap();
-        assert_eq!(tail, [1, 2, 0xab, 0xab, 0xab]);
         for (offset, len) in [(size as u64, 1), (u64::MAX, 2), (0, size + 1)] {
             assert!(memory.zero(offset, len).is_err());
-            assert!(memory.append_to(offset, len, &mut tail).is_err());
         }
     }
 }

@@ -1,11 +1,10 @@
 //! What a connection has to send: small bytes and owned buffers, in order.
 
 use crate::buf::IoBuf;
-use crate::memory::{OutOfRange, SharedMemory};
 
 /// A buffer within the stream of bytes.
 struct Piece {
-    /// Bytes of `Output::bytes` that go before it.
+    /// Small bytes that go before it.
     after: usize,
     buf: IoBuf,
     start: usize,
@@ -15,46 +14,40 @@ struct Piece {
 /// Bytes to send, in order. Filled by the user, sent by the reactor with one call per turn.
 #[derive(Default)]
 pub struct Output {
-    bytes: Vec<u8>,
+    /// Memory for small bytes, initialised once and used again and again.
+    memory: Vec<u8>,
+    /// How much of `memory` is in use.
+    used: usize,
     pieces: Vec<Piece>,
     pieces_bytes: usize,
 }
 
-/// A vector that is kept for the next use keeps at most this much memory.
+/// Memory that is kept for the next use at most.
 const KEEP_BYTES: usize = 2 << 20;
 
 impl Output {
     /// Appends a copy of `bytes`.
     pub fn put(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.area(bytes.len()).copy_from_slice(bytes);
     }
 
-    /// The vector that small bytes are appended to: an encoder may push to it. Nothing that is
-    /// already there may be taken away or changed.
-    pub fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// Appends `len` bytes with any contents and gives access to them: fill them before anything else is done
+    /// here, or take them back with [`Output::retract`].
+    pub fn area(&mut self, len: usize) -> &mut [u8] {
+        let start = self.used;
+        self.used += len;
+        if self.used > self.memory.len() {
+            // To the vector's growth, so that the next few need nothing.
+            self.memory.reserve(self.used - self.memory.len());
+            self.memory.resize(self.memory.capacity(), 0);
+        }
+        self.memory.get_mut(start..self.used).unwrap_or_default()
     }
 
-    /// Appends `len` zero bytes and gives access to them.
-    pub fn put_zeros(&mut self, len: usize) -> &mut [u8] {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        self.bytes.get_mut(start..).unwrap_or_default()
-    }
-
-    /// Appends a copy of a range of a memory drive and gives access to it (for a digest).
-    ///
-    /// # Errors
-    /// The range is not within the memory; nothing was appended.
-    pub fn put_memory(
-        &mut self,
-        memory: &SharedMemory,
-        offset_bytes: u64,
-        len: usize,
-    ) -> Result<&[u8], OutOfRange> {
-        let start = self.bytes.len();
-        memory.append_to(offset_bytes, len, &mut self.bytes)?;
-        Ok(self.bytes.get(start..).unwrap_or_default())
+    /// Takes back the last `len` bytes of the last [`Output::area`].
+    pub fn retract(&mut self, len: usize) {
+        let fixed = self.pieces.last().map_or(0, |piece| piece.after);
+        self.used = self.used.saturating_sub(len).max(fixed);
     }
 
     /// Appends `len` bytes of `buf` from `start`, without a copy. What lies outside the buffer's bytes
@@ -64,7 +57,7 @@ impl Output {
         let len = len.min(buf.len() - start);
         self.pieces_bytes += len;
         self.pieces.push(Piece {
-            after: self.bytes.len(),
+            after: self.used,
             buf,
             start,
             len,
@@ -73,7 +66,7 @@ impl Output {
 
     /// Bytes appended and not yet taken for sending.
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.pieces_bytes
+        self.used + self.pieces_bytes
     }
 
     /// Whether nothing is waiting.
@@ -83,8 +76,10 @@ impl Output {
 
     /// Drops everything and keeps a little memory for the next use.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(KEEP_BYTES);
+        self.used = 0;
+        if self.memory.len() > KEEP_BYTES {
+            self.memory = Vec::new();
+        }
         self.pieces.clear();
         self.pieces_bytes = 0;
     }
@@ -92,15 +87,12 @@ impl Output {
     /// The memory to send, after skipping the first `skip` bytes.
     pub(crate) fn vectors(&self, skip: usize, into: &mut Vec<libc::iovec>) {
         into.clear();
+        let bytes = self.memory.get(..self.used).unwrap_or_default();
         let mut skip = skip;
         let mut from = 0;
         for piece in &self.pieces {
-            let after = piece.after.min(self.bytes.len()).max(from);
-            push(
-                into,
-                self.bytes.get(from..after).unwrap_or_default(),
-                &mut skip,
-            );
+            let after = piece.after.min(bytes.len()).max(from);
+            push(into, bytes.get(from..after).unwrap_or_default(), &mut skip);
             from = after;
             let payload = piece
                 .buf
@@ -108,7 +100,7 @@ impl Output {
                 .unwrap_or_default();
             push(into, payload, &mut skip);
         }
-        push(into, self.bytes.get(from..).unwrap_or_default(), &mut skip);
+        push(into, bytes.get(from..).unwrap_or_default(), &mut skip);
     }
 }
 
@@ -188,7 +180,9 @@ mod tests {
             buf.fill(100 + i);
             output.put_buf(buf, 2, 5);
             want.extend([100 + i; 5]);
-            output.put_zeros(2)[0] = 9;
+            output.area(2).copy_from_slice(&[9, 0]);
+            output.area(5).fill(77);
+            output.retract(5);
             want.extend([9, 0]);
         }
         assert_eq!(output.len(), want.len());

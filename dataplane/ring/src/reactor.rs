@@ -513,7 +513,7 @@ impl<M> Drop for Reactor<M> {
                 crate::slab::Slab::new(),
             ));
             std::mem::forget(std::mem::replace(
-                &mut self.io.ops,
+                &mut self.io.transfers,
                 crate::slab::Slab::new(),
             ));
             std::mem::forget(self.recv.take());

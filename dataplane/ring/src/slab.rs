@@ -5,7 +5,7 @@ const INDEX_BITS: u32 = 24;
 /// Bits of a slot's generation in a key's packed form.
 const GENERATION_BITS: u32 = 36;
 /// Slots a slab can have.
-const SLOTS_MAX: usize = 1 << INDEX_BITS;
+pub(crate) const SLOTS_MAX: usize = 1 << INDEX_BITS;
 
 /// Names one use of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]

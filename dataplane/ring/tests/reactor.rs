@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use roadstead_ring::{
-    Event, Handler, Io, IoBuf, Mailbox, Reactor, ReactorConfig, SocketId, mailbox,
+    Event, Extent, Handler, Io, IoBuf, Mailbox, Reactor, ReactorConfig, SocketId, mailbox,
 };
 
 type Job = Box<dyn FnOnce(&mut Io) + Send>;
@@ -306,36 +306,45 @@ fn files_are_read_written_synced_and_zeroed() {
     let data = pattern(300_000);
     let written = data.clone();
     let (tell, told) = channel();
+    let extent = |offset_bytes, start, len| Extent {
+        offset_bytes,
+        start,
+        len,
+    };
     server.job(move |io| {
         let file = io.add_file(fd).unwrap();
         let mut buf = io.alloc(written.len()).unwrap();
         buf.copy_from_slice(&written);
-        io.write(file, 4096, buf, true, 10).unwrap();
+        let parts = [
+            extent(4096, 0, 200_000),
+            extent(500_000, 200_000, usize::MAX),
+        ];
+        io.write(file, buf, &parts, true, 10).unwrap();
         tell.send(file).unwrap();
     });
     let file = told.recv().unwrap();
     server.expect("file 10 Ok(300000)");
-    assert!(std::fs::read(&path).unwrap()[4096..4096 + data.len()] == data);
+    let now = std::fs::read(&path).unwrap();
+    assert!(now[4096..204_096] == data[..200_000] && now[500_000..600_000] == data[200_000..]);
     server.job(move |io| io.sync_data(file, 11).unwrap());
     server.expect("file 11 Ok(0)");
     server.job(move |io| io.punch(file, 4096, 8192, 12).unwrap());
     server.expect("file 12 Ok(0)");
     let now = std::fs::read(&path).unwrap();
-    assert!(
-        now[4096..12288].iter().all(|&b| b == 0) && now[12288..4096 + data.len()] == data[8192..]
-    );
+    assert!(now[4096..12288].iter().all(|&b| b == 0) && now[12288..204_096] == data[8192..200_000]);
     server.job(move |io| {
         let buf = io.alloc(8192).unwrap();
-        io.read(file, (1 << 20) - 4096, buf, 13).unwrap();
+        let parts = [extent(0, 0, 4096), extent((1 << 20) - 1000, 4096, 4096)];
+        io.read(file, buf, &parts, 13).unwrap();
     });
-    server.expect("file 13 Ok(4096)");
+    server.expect("file 13 Ok(5096)");
     server.job(move |io| {
         // Removed with a read in flight: the read ends well, a later one is refused with its buffer.
         let buf = io.alloc(4096).unwrap();
-        io.read(file, 0, buf, 14).unwrap();
+        io.read(file, buf, &[extent(0, 0, 4096)], 14).unwrap();
         io.remove_file(file);
         let buf = io.alloc(4096).unwrap();
-        let refused = io.read(file, 0, buf, 15).unwrap_err();
+        let refused = io.read(file, buf, &[extent(0, 0, 4096)], 15).unwrap_err();
         assert!(refused.0.is_some());
     });
     server.expect("file 14 Ok(4096)");
