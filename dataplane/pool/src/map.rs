@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn tables_cover_every_extent_once() {
         let mut next = 0;
-        for table in 0..TABLES as u32 {
+        for table in 0..u32::try_from(TABLES).unwrap() {
             assert_eq!(locate(next), (table, 0));
             let last = next + (FIRST_TABLE << table) - 1;
             assert_eq!(locate(last), (table, (FIRST_TABLE << table) - 1));

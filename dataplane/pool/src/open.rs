@@ -9,7 +9,9 @@ use crate::blocks::{BLOCK, Blocks};
 use crate::error::{Fault, OpenError};
 use crate::format::half::Header;
 use crate::format::label::{Found, Label, MAX_OWNER_BYTES};
-use crate::format::{EXTENT_BYTES, Geometry, Half, JOURNAL_BYTES, LABEL_OFFSETS, VERSION};
+use crate::format::{
+    EXTENT_BYTES, Geometry, Half, JOURNAL_BYTES, LABEL_OFFSETS, META_OFFSET, VERSION,
+};
 use crate::media::Media;
 use crate::pool::Pool;
 use crate::probe::signature;
@@ -20,6 +22,9 @@ use crate::store::{OldHalf, Position, Store};
 
 /// Wiped at both ends of a medium when a pool is made, bytes.
 const WIPE_BYTES: u64 = 1 << 20;
+
+/// Of the header that a format begins with.
+const FIRST_GENERATION: u64 = 1;
 
 /// How to take a drive.
 #[derive(Debug, Clone)]
@@ -84,6 +89,7 @@ impl Pool {
                 owner: label.owner,
             }),
             Some(_) => drive.format(options),
+            None if drive.format_was_cut_short() => drive.format(options),
             None => {
                 let found =
                     signature::identify(&*drive.media).map_err(|e| drive.io("reading", e))?;
@@ -146,30 +152,36 @@ impl Drive {
         (self.size_bytes - self.size_bytes % BLOCK).checked_sub(BLOCK)
     }
 
-    /// What the three places of a label hold, and whether each is all zeroes. An unreadable one is damaged.
-    fn copies(&self) -> Vec<(Found, bool)> {
+    /// What the three places of a label hold. An unreadable one is damaged.
+    fn copies(&self) -> Vec<Found> {
         let mut places = LABEL_OFFSETS.to_vec();
         places.extend(self.last_block());
         let read = |(copy, offset): (u32, u64)| {
             let mut block = Blocks::new(1);
             match self.media.read_at(offset, block.as_bytes_mut()) {
-                Ok(()) => {
-                    let blank = block.as_bytes().iter().all(|byte| *byte == 0);
-                    (Label::decode(block.as_bytes(), copy), blank)
-                }
-                Err(_) if offset + BLOCK > self.size_bytes => (Found::Nothing, true),
-                Err(_) => (Found::Damaged, false),
+                Ok(()) => Label::decode(block.as_bytes(), copy),
+                Err(_) if offset + BLOCK > self.size_bytes => Found::Nothing,
+                Err(_) => Found::Damaged,
             }
         };
         (0..).zip(places).map(read).collect()
     }
 
-    /// The newest good label. None: nothing of ours is there, or a format that was cut short.
+    /// Whether a format got as far as its first header, and not to its first label. A finished pool has no
+    /// header of that generation.
+    fn format_was_cut_short(&self) -> bool {
+        let mut block = Blocks::new(1);
+        self.media
+            .read_at(META_OFFSET, block.as_bytes_mut())
+            .is_ok()
+            && Header::decode(block.as_bytes()).is_some_and(|h| h.generation == FIRST_GENERATION)
+    }
+
+    /// The newest good label. None: nothing of ours is there.
     fn label(&self) -> Result<Option<Label>, OpenError> {
         let copies = self.copies();
         let mut newest: Option<Label> = None;
-        let mut damaged = 0;
-        for (place, (found, _)) in copies.iter().enumerate() {
+        for (place, found) in copies.iter().enumerate() {
             match found {
                 Found::Future(version) => {
                     return Err(OpenError::FutureVersion {
@@ -178,8 +190,7 @@ impl Drive {
                         known: VERSION,
                     });
                 }
-                Found::Damaged => damaged += 1,
-                Found::Nothing => {}
+                Found::Damaged | Found::Nothing => {}
                 // At the end of another medium, or of a part of this one: not about this one.
                 Found::Label(label)
                     if place == 2
@@ -194,11 +205,8 @@ impl Drive {
                 },
             }
         }
-        let blank = copies.iter().filter(|(_, blank)| *blank).count();
         match newest {
-            // Labels are written last and one by one: two blank places and a damaged one are a format that
-            // was cut short. A finished pool has three labels, and loses one to a bad block.
-            None if damaged > 1 || (damaged == 1 && blank + 1 < copies.len()) => {
+            None if copies.contains(&Found::Damaged) => {
                 Err(self.corrupt("every copy of its label is damaged"))
             }
             None => Ok(None),
@@ -206,7 +214,7 @@ impl Drive {
         }
     }
 
-    fn check_label(&self, label: Label, copies: &[(Found, bool)]) -> Result<Label, OpenError> {
+    fn check_label(&self, label: Label, copies: &[Found]) -> Result<Label, OpenError> {
         if label.geometry.media_bytes > self.size_bytes {
             return Err(OpenError::MediaShrunk {
                 path: self.path(),
@@ -218,7 +226,7 @@ impl Drive {
             .geometry
             .check(self.size_bytes)
             .map_err(|what| self.corrupt(format!("by its label, {what}")))?;
-        if !matches!(copies.first(), Some((Found::Label(_), _))) {
+        if !matches!(copies.first(), Some(Found::Label(_))) {
             // Something may have been made over the pool, and left the other copies.
             if let Ok(Some(kind)) = signature::identify_known(&*self.media) {
                 return Err(self.corrupt(format!("it was overwritten with {kind}")));
@@ -243,8 +251,8 @@ impl Drive {
             source: std::io::Error::other(fault.detail),
         };
         store.checkpoint(&found.state, found.old).map_err(failed)?;
-        if found.old == OldHalf::IsNot {
-            // The half that was put together from is of no further use; now both are good again.
+        if found.old == OldHalf::IsNot || found.at.generation == FIRST_GENERATION {
+            // Both halves are good again, and none is of the first generation.
             store
                 .checkpoint(&found.state, OldHalf::IsComplete)
                 .map_err(failed)?;
@@ -257,7 +265,7 @@ impl Drive {
 
     /// Writes the label anew where it is not as it should be, or everywhere when the medium has grown.
     fn renew_labels(&self, mut label: Label, geometry: Geometry) -> Result<(), OpenError> {
-        let good = |(found, _): &(Found, bool)| matches!(found, Found::Label(l) if **l == label);
+        let good = |found: &Found| matches!(found, Found::Label(l) if **l == label);
         if geometry == label.geometry && self.copies().iter().all(good) {
             return Ok(());
         }
@@ -307,7 +315,7 @@ impl Drive {
         let at = Position {
             half: Half::First,
             id: Uuid::new_v4(),
-            generation: 1,
+            generation: FIRST_GENERATION,
             next_seq: 1,
         };
         let header = Header {
@@ -337,6 +345,9 @@ impl Drive {
         for half in [Half::First, Half::Second] {
             self.write(geometry.half_offset(half), &Blocks::new(1))?;
             self.write(geometry.seal_offset(half), &Blocks::new(1))?;
+            for journal in geometry.journal_offsets(half) {
+                self.write(journal, &Blocks::new(1))?;
+            }
         }
         self.sync()
     }

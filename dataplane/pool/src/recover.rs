@@ -65,13 +65,11 @@ pub(crate) fn recover(media: &dyn Media, shared: &Arc<PoolShared>) -> Result<Rec
         .collect();
     headers.sort_by_key(|(_, header)| std::cmp::Reverse(header.generation));
     let generation = headers.first().ok_or(Damage::NoHeader)?.1.generation;
-    let mut newer: Option<(Half, Header)> = None;
     for (half, header) in headers {
         let Some(state) = reader.checkpoint(half, &header)? else {
-            newer = Some((half, header));
             continue;
         };
-        let mut recovered = reader.journals(half, &header, state, newer)?;
+        let mut recovered = reader.journals(half, &header, state)?;
         recovered.at.generation = generation;
         return Ok(recovered);
     }
@@ -89,7 +87,7 @@ impl Reader<'_> {
 
     fn header(&self, half: Half) -> Option<Header> {
         let block = self.block(self.shared.geometry.half_offset(half))?;
-        Header::decode(block.as_bytes(), self.shared.pool_uuid)
+        Header::decode(block.as_bytes()).filter(|header| header.pool_uuid == self.shared.pool_uuid)
     }
 
     fn seal(&self, half: Half, id: Uuid) -> Option<Seal> {
@@ -126,15 +124,8 @@ impl Reader<'_> {
         Ok(Some(state))
     }
 
-    /// Brings the checkpoint of `half` up to date. `newer`: the other half, when it has a later header but
-    /// no whole checkpoint.
-    fn journals(
-        &self,
-        half: Half,
-        header: &Header,
-        mut state: State,
-        newer: Option<(Half, Header)>,
-    ) -> Result<Recovered, Damage> {
+    /// Brings the checkpoint of `half` up to date.
+    fn journals(&self, half: Half, header: &Header, mut state: State) -> Result<Recovered, Damage> {
         let seal = self.seal(half, header.id);
         let mut next_seq = self.replay(
             half,
@@ -147,14 +138,9 @@ impl Reader<'_> {
         if let Some(seal) = seal {
             next_seq = self.replay(half.other(), seal.successor, next_seq, None, &mut state)?;
             old = OldHalf::IsNot;
-        } else if let Some((newer_half, newer)) = newer {
-            // Not sealed: the switch was cut short, so nothing can have been written to its journal.
-            if self
-                .batch(newer_half, 0, newer.id, newer.first_seq)?
-                .is_some()
-            {
-                return Err(Damage::NoReplacement);
-            }
+        } else if self.has_journal_from(half.other(), next_seq) {
+            // The other half went on from here, so its checkpoint was whole once, and this one sealed.
+            return Err(Damage::NoReplacement);
         }
         let at = Position {
             half,
@@ -163,6 +149,21 @@ impl Reader<'_> {
             next_seq,
         };
         Ok(Recovered { state, at, old })
+    }
+
+    /// Whether a journal begins with a batch that nothing before `seq` explains, of whatever checkpoint.
+    fn has_journal_from(&self, half: Half, seq: u64) -> bool {
+        let len = MAX_BATCH_BYTES.min(self.shared.geometry.journal_bytes);
+        let mut bytes = Blocks::for_bytes(index(len));
+        self.shared
+            .geometry
+            .journal_offsets(half)
+            .into_iter()
+            .any(|start| {
+                // Unreadable blocks read as zeroes here: they cannot testify.
+                let _ = self.read_what_can_be(start, &mut bytes);
+                batch::seq_of_any(bytes.as_bytes(), Log::Journal).is_some_and(|found| found >= seq)
+            })
     }
 
     /// Applies a journal from `first_seq` up to its end, or to `last_seq`, which must be there. Gives the
@@ -203,18 +204,21 @@ impl Reader<'_> {
         let geometry = &self.shared.geometry;
         let len = MAX_BATCH_BYTES.min(geometry.journal_bytes.saturating_sub(used));
         let mut bytes = Blocks::for_bytes(index(len));
-        let mut unreadable = None;
+        let mut unreadable = Vec::new();
         for start in geometry.journal_offsets(half) {
-            if let Err(error) = self.read_what_can_be(start + used, &mut bytes) {
-                unreadable = Some(error);
-            }
+            let read = self.read_what_can_be(start + used, &mut bytes);
+            unreadable.extend(read.err());
             if let Some(found) =
                 batch::decode(bytes.as_bytes(), id, Log::Journal).filter(|b| b.seq == seq)
             {
                 return Ok(Some((found.records()?, found.blocks as u64)));
             }
         }
-        unreadable.map_or(Ok(None), |error| Err(Damage::Unreadable(error)))
+        // One copy that can be read and is not there is enough: a durable batch has two good ones.
+        match unreadable.pop() {
+            Some(error) if !unreadable.is_empty() => Err(Damage::Unreadable(error)),
+            _ => Ok(None),
+        }
     }
 
     /// Reads block by block when reading at once fails: a bad block behind a batch is not the batch's.

@@ -134,10 +134,11 @@ impl Reserve {
     pub(crate) fn reclaim(&mut self) -> Vec<Span> {
         let durable = self.shared.durable_seq();
         let mut freed = Vec::new();
-        while let Some(entry) = self
-            .limbo
-            .pop_front_if(|entry| entry.released && entry.seq <= durable)
-        {
+        let can_go = |entry: &Limbo| entry.released && entry.seq <= durable;
+        while self.limbo.front().is_some_and(can_go) {
+            let Some(entry) = self.limbo.pop_front() else {
+                break;
+            };
             for span in entry.spans {
                 for extent in span.first..span.first + span.count {
                     self.taken.remove(extent);

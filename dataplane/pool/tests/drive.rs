@@ -1,4 +1,5 @@
 //! The drive's thread on memory and on real files.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test")]
 
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -137,12 +137,19 @@ fn checksum(bytes: &[u8]) -> u32 {
 /// The batch of checkpoint `id` at the start of `bytes`, if a whole good one is there.
 pub fn decode(bytes: &[u8], id: Uuid, log: Log) -> Option<Batch<'_>> {
     let (wire, _) = Wire::read_from_prefix(bytes).ok()?;
+    // Told first, because most blocks are not: a scan looks at thousands.
+    (wire.id == id.into_bytes()).then(|| good(bytes, &wire, log))?
+}
+
+/// The sequence number of the batch at the start of `bytes`, of whatever checkpoint.
+pub fn seq_of_any(bytes: &[u8], log: Log) -> Option<u64> {
+    let (wire, _) = Wire::read_from_prefix(bytes).ok()?;
+    good(bytes, &wire, log).map(|batch| batch.seq)
+}
+
+fn good<'a>(bytes: &'a [u8], wire: &Wire, log: Log) -> Option<Batch<'a>> {
     let blocks = index(wire.blocks.get().into());
-    if wire.magic != MAGIC
-        || wire.id != id.into_bytes()
-        || wire.log.get() != log.code()
-        || blocks > MAX_BLOCKS
-    {
+    if wire.magic != MAGIC || wire.log.get() != log.code() || blocks > MAX_BLOCKS {
         return None;
     }
     let whole = bytes.get(..blocks * BLOCK_BYTES)?;

@@ -3,7 +3,7 @@
 use crate::blocks::BLOCK;
 
 /// Offset of the first half, bytes.
-const META_OFFSET: u64 = 64 << 10;
+pub(crate) const META_OFFSET: u64 = 64 << 10;
 /// Offsets of the label's first two copies, bytes.
 pub(crate) const LABEL_OFFSETS: [u64; 2] = [0, 32 << 10];
 /// Smallest and largest extent, bytes.

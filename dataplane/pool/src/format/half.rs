@@ -4,8 +4,8 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{VERSION, crc_holds, put_crc};
-use crate::blocks::{BLOCK_BYTES, Blocks};
+use super::{SECTOR_BYTES, VERSION, crc_holds, sector_block};
+use crate::blocks::Blocks;
 
 const HEADER_MAGIC: [u8; 8] = *b"RDSTHALF";
 const SEAL_MAGIC: [u8; 8] = *b"RDSTSEAL";
@@ -49,7 +49,7 @@ struct HeaderWire {
     generation: U64,
     first_seq: U64,
     batches: U64,
-    reserved: [u8; 4020],
+    reserved: [u8; 436],
     crc: U32,
 }
 
@@ -63,19 +63,12 @@ struct SealWire {
     id: [u8; 16],
     successor: [u8; 16],
     final_seq: U64,
-    reserved: [u8; 4020],
+    reserved: [u8; 436],
     crc: U32,
 }
 
-const _: () = assert!(size_of::<HeaderWire>() == BLOCK_BYTES);
-const _: () = assert!(size_of::<SealWire>() == BLOCK_BYTES);
-
-fn block(bytes: &[u8]) -> Blocks {
-    let mut block = Blocks::new(1);
-    block.as_bytes_mut().copy_from_slice(bytes);
-    put_crc(block.as_bytes_mut());
-    block
-}
+const _: () = assert!(size_of::<HeaderWire>() == SECTOR_BYTES);
+const _: () = assert!(size_of::<SealWire>() == SECTOR_BYTES);
 
 impl Header {
     /// Its block.
@@ -89,15 +82,15 @@ impl Header {
             generation: self.generation.into(),
             first_seq: self.first_seq.into(),
             batches: self.batches.into(),
-            reserved: [0; 4020],
+            reserved: [0; 436],
             crc: 0.into(),
         };
-        block(wire.as_bytes())
+        sector_block(wire.as_bytes())
     }
 
-    /// The header in `block`, if a good one of this pool is there.
-    pub fn decode(block: &[u8], pool_uuid: Uuid) -> Option<Self> {
-        let wire = HeaderWire::read_from_bytes(block).ok()?;
+    /// The header in `block`, if a good one is there, of whatever pool.
+    pub fn decode(block: &[u8]) -> Option<Self> {
+        let (wire, _) = HeaderWire::read_from_prefix(block).ok()?;
         let header = Self {
             pool_uuid: Uuid::from_bytes(wire.pool),
             id: Uuid::from_bytes(wire.id),
@@ -105,8 +98,8 @@ impl Header {
             first_seq: wire.first_seq.get(),
             batches: wire.batches.get(),
         };
-        let ours = wire.magic == HEADER_MAGIC && wire.version.get() == VERSION && crc_holds(block);
-        (ours && header.pool_uuid == pool_uuid).then_some(header)
+        let good = wire.magic == HEADER_MAGIC && wire.version.get() == VERSION && crc_holds(block);
+        good.then_some(header)
     }
 }
 
@@ -121,15 +114,15 @@ impl Seal {
             id: self.id.into_bytes(),
             successor: self.successor.into_bytes(),
             final_seq: self.final_seq.into(),
-            reserved: [0; 4020],
+            reserved: [0; 436],
             crc: 0.into(),
         };
-        block(wire.as_bytes())
+        sector_block(wire.as_bytes())
     }
 
     /// The seal in `block`, if it is a good one for the checkpoint `id`.
     pub fn decode(block: &[u8], id: Uuid) -> Option<Self> {
-        let wire = SealWire::read_from_bytes(block).ok()?;
+        let (wire, _) = SealWire::read_from_prefix(block).ok()?;
         let seal = Self {
             pool_uuid: Uuid::from_bytes(wire.pool),
             id: Uuid::from_bytes(wire.id),

@@ -4,8 +4,8 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Geometry, VERSION, crc_holds, put_crc};
-use crate::blocks::{BLOCK_BYTES, Blocks};
+use super::{Geometry, SECTOR_BYTES, VERSION, crc_holds, sector_block};
+use crate::blocks::Blocks;
 
 /// The first eight bytes of every label.
 pub const MAGIC: [u8; 8] = *b"RDSTPOOL";
@@ -62,11 +62,11 @@ struct Wire {
     max_volumes: U32,
     owner_len: U32,
     owner: [u8; MAX_OWNER_BYTES],
-    reserved: [u8; 3844],
+    reserved: [u8; 260],
     crc: U32,
 }
 
-const _: () = assert!(size_of::<Wire>() == BLOCK_BYTES);
+const _: () = assert!(size_of::<Wire>() == SECTOR_BYTES);
 
 impl Label {
     /// The bytes of copy `copy`.
@@ -95,18 +95,15 @@ impl Label {
             max_volumes: g.max_volumes.into(),
             owner_len: u32::try_from(owner_len).unwrap_or(0).into(),
             owner,
-            reserved: [0; 3844],
+            reserved: [0; 260],
             crc: 0.into(),
         };
-        let mut block = Blocks::new(1);
-        block.as_bytes_mut().copy_from_slice(wire.as_bytes());
-        put_crc(block.as_bytes_mut());
-        block
+        sector_block(wire.as_bytes())
     }
 
     /// What `block` holds, read from the place of copy `copy`.
     pub fn decode(block: &[u8], copy: u32) -> Found {
-        let Ok(wire) = Wire::read_from_bytes(block) else {
+        let Ok((wire, _)) = Wire::read_from_prefix(block) else {
             return Found::Nothing;
         };
         if wire.magic != MAGIC {

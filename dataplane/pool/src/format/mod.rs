@@ -20,22 +20,34 @@ pub mod half;
 pub mod label;
 pub mod record;
 
-pub(crate) use geometry::{EXTENT_BYTES, JOURNAL_BYTES, LABEL_OFFSETS};
+use crate::blocks::Blocks;
+pub(crate) use geometry::{EXTENT_BYTES, JOURNAL_BYTES, LABEL_OFFSETS, META_OFFSET};
+
 pub use geometry::{Geometry, Half};
 
 /// The version that this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;
 
-/// Seals `bytes`: the last four become the CRC-32C of those before them.
-fn put_crc(bytes: &mut [u8]) {
-    if let Some((body, crc)) = bytes.split_last_chunk_mut::<4>() {
-        *crc = crc32c::crc32c(body).to_le_bytes();
+/// Labels, headers and seals are one sector; the rest of their block is zeroes and does not count. A sector
+/// is written whole or not at all, so none of them is ever torn.
+const SECTOR_BYTES: usize = 512;
+
+/// The block that begins with `sector`, whose last four bytes become the CRC-32C of those before them.
+fn sector_block(sector: &[u8]) -> Blocks {
+    let mut block = Blocks::new(1);
+    if let Some((place, _)) = block.as_bytes_mut().split_first_chunk_mut::<SECTOR_BYTES>() {
+        place.copy_from_slice(sector);
+        if let Some((body, crc)) = place.split_last_chunk_mut::<4>() {
+            *crc = crc32c::crc32c(body).to_le_bytes();
+        }
     }
+    block
 }
 
-/// Whether the last four bytes are the CRC-32C of those before them.
-fn crc_holds(bytes: &[u8]) -> bool {
-    bytes
-        .split_last_chunk::<4>()
-        .is_some_and(|(body, crc)| crc32c::crc32c(body).to_le_bytes() == *crc)
+/// Whether the last four bytes of the sector that begins `block` are the CRC-32C of those before them.
+fn crc_holds(block: &[u8]) -> bool {
+    let parts = block
+        .first_chunk::<SECTOR_BYTES>()
+        .and_then(|sector| sector.split_last_chunk::<4>());
+    parts.is_some_and(|(body, crc)| crc32c::crc32c(body).to_le_bytes() == *crc)
 }
