@@ -1,4 +1,5 @@
 //! The daemon by a configuration file.
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 mod common;
 

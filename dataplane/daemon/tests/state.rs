@@ -1,4 +1,5 @@
 //! Desired state against the real daemon: what is applied is done, kept, and comes back after kill -9.
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The operator's way in: mutual TLS, and nobody else.
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 mod common;
 

@@ -13,27 +13,25 @@ mod devices;
 mod drives;
 mod known;
 mod plan;
+mod serving;
 mod status;
+mod steps;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use roadstead_pool::{BlockSize, Command, PoolError, Reply, VolumeSpec};
+use roadstead_pool::PoolError;
 use tokio::sync::watch;
-use uuid::Uuid;
 
-use crate::desired::{Desired, DriveSpec, Hosts, PortalSpec, Source, SubsystemSpec};
-use crate::serve::{
-    ExportedNamespace, ExportedSubsystem, Exports, HostAccess, ServeError, Server,
-};
+use crate::desired::Desired;
+use crate::serve::{ServeError, Server};
 use crate::status::{Failure, Status};
 use crate::store::StateDir;
 use drives::Drive;
 use known::KnownPools;
-use plan::{Action, Observed, OpenDrive, VolumeNow, plan};
+use plan::{Action, Observed, plan};
 
 /// How often drives are asked whether they still answer.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -246,227 +244,6 @@ impl Reconciler {
         self.applied_revision.clone_from(&desired.revision);
     }
 
-    /// Carries out steps that concern the reactors, all in one turn of them.
-    fn serve(&mut self, actions: Vec<Action>) -> Result<(), ServeError> {
-        let mut portals = Vec::new();
-        let mut exports_changed = false;
-        for action in actions {
-            match action {
-                Action::Unexport(nqn) => {
-                    tracing::info!(subsystem = nqn, "subsystem removed");
-                    self.observed.subsystems.remove(&nqn);
-                    exports_changed = true;
-                }
-                Action::Export(subsystem) => {
-                    let volumes = self.names(subsystem.namespaces.values());
-                    tracing::info!(subsystem = subsystem.nqn, ?volumes, "subsystem served");
-                    self.observed.subsystems.insert(subsystem.nqn.clone(), subsystem);
-                    exports_changed = true;
-                }
-                Action::Unlisten(_) | Action::Listen(_) => portals.push(action),
-                _ => {}
-            }
-        }
-        if exports_changed {
-            self.server.set_exports(self.exports())?;
-        }
-        if !portals.is_empty() {
-            self.set_portals(&portals)?;
-        }
-        Ok(())
-    }
-
-    fn set_portals(&mut self, actions: &[Action]) -> Result<(), ServeError> {
-        let mut wanted = self.observed.portals.clone();
-        for action in actions {
-            match action {
-                Action::Listen(portal) if portal.rdma => {
-                    let why = "this daemon does not speak RDMA".to_owned();
-                    self.failed(action.clone(), StepError::Listen(why));
-                }
-                Action::Listen(portal) => drop(wanted.insert(*portal)),
-                Action::Unlisten(portal) => drop(wanted.remove(portal)),
-                _ => {}
-            }
-        }
-        let addresses: Vec<SocketAddr> = wanted.iter().map(|portal| portal.address).collect();
-        let results = self.server.set_portals(&addresses)?;
-        self.observed.portals.clear();
-        for result in results {
-            let portal = PortalSpec { rdma: false, address: result.address };
-            match result.listening {
-                Ok(_) => {
-                    if self.failures.remove(&Action::Listen(portal)).is_some()
-                        || actions.contains(&Action::Listen(portal))
-                    {
-                        tracing::info!(address = %portal.address, "portal open");
-                    }
-                    self.observed.portals.insert(portal);
-                }
-                Err(why) => self.failed(Action::Listen(portal), StepError::Listen(why)),
-            }
-        }
-        Ok(())
-    }
-
-    /// What the observed subsystems mean to the reactors.
-    fn exports(&self) -> Exports {
-        let subsystems = self.observed.subsystems.values();
-        Exports { subsystems: subsystems.map(|subsystem| self.exported(subsystem)).collect() }
-    }
-
-    fn exported(&self, subsystem: &SubsystemSpec) -> ExportedSubsystem {
-        let namespace = |uuid: &Uuid| {
-            let drive = self.drives.values().find(|drive| drive.handle().volume(*uuid).is_some())?;
-            let volume = drive.handle().volume(*uuid)?;
-            Some(ExportedNamespace { volume, drive: drive.handle().clone(), io: drive.io.clone() })
-        };
-        let namespaces = subsystem.namespaces.iter();
-        ExportedSubsystem {
-            nqn: subsystem.nqn.clone(),
-            serial: subsystem.serial.clone(),
-            hosts: match &subsystem.hosts {
-                Hosts::Any => HostAccess::Any,
-                Hosts::Listed(hosts) => HostAccess::Listed(hosts.clone()),
-            },
-            namespaces: namespaces.filter_map(|(nsid, uuid)| Some((*nsid, namespace(uuid)?))).collect(),
-        }
-    }
-
-    /// The volumes' names, for the log.
-    fn names<'a>(&self, uuids: impl Iterator<Item = &'a Uuid>) -> Vec<String> {
-        let name = |uuid: &Uuid| {
-            let mut drives = self.observed.drives.values();
-            let volume = drives.find_map(|drive| drive.volumes.get(uuid));
-            volume.map_or_else(|| uuid.to_string(), |volume| volume.name.clone())
-        };
-        uuids.map(name).collect()
-    }
-
-    /// Starts a step on a drive, unless another one runs there.
-    fn start(&mut self, action: Action) {
-        let Some(name) = action.drive().map(str::to_owned) else { return };
-        if self.busy.contains(&name) {
-            return;
-        }
-        let job: Box<dyn FnOnce() -> Result<Option<Drive>, StepError> + Send> = match &action {
-            Action::OpenDrive(spec) => {
-                let (spec, known) = (spec.clone(), self.known.pool(&spec.name, &spec.owner));
-                Box::new(move || Ok(Some(drives::open(&spec, known)?)))
-            }
-            Action::CloseDrive(_) => {
-                let drive = self.drives.remove(&name);
-                self.observed.drives.remove(&name);
-                Box::new(move || {
-                    drive.map(Drive::close);
-                    Ok(None)
-                })
-            }
-            change => {
-                let Some(handle) = self.drives.get(&name).map(|drive| drive.handle().clone()) else {
-                    return;
-                };
-                let change = change.clone();
-                Box::new(move || change_volume(&change, &handle).map(|()| None))
-            }
-        };
-        self.busy.insert(name);
-        let to_self = self.to_self.clone();
-        let step = action.clone();
-        let run = move || {
-            let done = Done { result: job(), action: step };
-            // Nobody waits any more if the daemon is stopping.
-            let _ = to_self.send(Event::Done(Box::new(done)));
-        };
-        let thread = std::thread::Builder::new().name("step".to_owned()).spawn(run);
-        if let Err(error) = thread {
-            let done = Done { action, result: Err(StepError::Thread(error)) };
-            let _ = self.to_self.send(Event::Done(Box::new(done)));
-        }
-    }
-
-    fn done(&mut self, done: Done) -> Result<(), ServeError> {
-        let Done { action, result } = done;
-        let Some(name) = action.drive().map(str::to_owned) else { return Ok(()) };
-        self.busy.remove(&name);
-        match result {
-            Err(error) => self.failed(action, error),
-            Ok(opened) => {
-                self.failures.remove(&action);
-                if let (Some(drive), Action::OpenDrive(spec)) = (opened, &action) {
-                    self.opened(spec, drive)?;
-                }
-                self.look_at_volumes(&name);
-                self.log_change(&action);
-                if matches!(action, Action::GrowVolume { .. }) {
-                    // Hosts are told of the new size.
-                    self.server.set_exports(self.exports())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes an open drive. If the same drive was gone before, hosts go over to the new one.
-    fn opened(&mut self, spec: &DriveSpec, drive: Drive) -> Result<(), ServeError> {
-        let stats = drive.handle().stats();
-        tracing::info!(
-            drive = spec.name,
-            path = drive.about.path,
-            capacity_bytes = stats.capacity_bytes,
-            volumes = stats.volumes,
-            "drive open"
-        );
-        if !matches!(spec.source, Source::Memory { .. }) {
-            self.known.remember(&spec.name, &spec.owner, stats.pool_uuid);
-            self.save_known();
-        }
-        let open = OpenDrive { spec: spec.clone(), volumes: BTreeMap::new(), gone: false };
-        self.observed.drives.insert(spec.name.clone(), open);
-        if let Some(old) = self.drives.insert(spec.name.clone(), drive) {
-            self.server.set_exports(self.exports())?;
-            // Its device may not answer any more: nobody waits for it.
-            let _ = std::thread::Builder::new().name("close".to_owned()).spawn(move || old.close());
-        }
-        Ok(())
-    }
-
-    fn log_change(&self, action: &Action) {
-        match action {
-            Action::CreateVolume(spec) => {
-                tracing::info!(volume = spec.name, uuid = %spec.uuid, drive = spec.drive,
-                    size_bytes = spec.size_bytes, "volume made");
-            }
-            Action::GrowVolume { uuid, size_bytes, drive } => {
-                let volume = self.names(std::iter::once(uuid)).join("");
-                tracing::info!(volume, %uuid, drive, size_bytes, "volume grown");
-            }
-            Action::DeleteVolume { uuid, drive } => {
-                tracing::info!(%uuid, drive, "volume deleted");
-            }
-            Action::CloseDrive(drive) => tracing::info!(drive, "drive closed"),
-            _ => {}
-        }
-    }
-
-    /// Notes what volumes the drive has now.
-    fn look_at_volumes(&mut self, name: &str) {
-        let (Some(drive), Some(open)) =
-            (self.drives.get(name), self.observed.drives.get_mut(name))
-        else {
-            return;
-        };
-        let now = |volume: Arc<roadstead_pool::Volume>| {
-            let now = VolumeNow {
-                name: volume.name().to_owned(),
-                size_bytes: volume.size_bytes(),
-                block_size: volume.block_size().bytes(),
-            };
-            (volume.uuid(), now)
-        };
-        open.volumes = drive.handle().volumes().into_iter().map(now).collect();
-    }
-
     /// Notes that a step failed and when it is tried again. Said in the log when it is news.
     fn failed(&mut self, action: Action, error: StepError) {
         let message = error.to_string();
@@ -483,28 +260,6 @@ impl Reconciler {
             retry_at: Instant::now() + pause.min(RETRY_PAUSE_MAX),
         };
         self.failures.insert(action, StepFailure { failure, error });
-    }
-
-    /// Notes drives that went away, and asks all others for a sign of life.
-    fn check_drives(&mut self) {
-        self.checked_at = Instant::now();
-        for (name, drive) in &self.drives {
-            if let Some(open) = self.observed.drives.get_mut(name)
-                && !open.gone
-                && drive.is_gone()
-            {
-                tracing::error!(drive = name, path = drive.about.path, "drive is gone; looking for it");
-                open.gone = true;
-            }
-            // A full queue is a sign of life, too, and a closed one shows in the fault.
-            let _ = drive.handle().try_submit(Command::Check(Reply::ignore()));
-        }
-    }
-
-    fn save_known(&mut self) {
-        if let Err(error) = self.known.save(&self.directory) {
-            tracing::error!(%error, "cannot note which pool is on which drive");
-        }
     }
 
     fn publish(&self) {
@@ -529,29 +284,4 @@ impl StepError {
             Self::Thread(_) => "NoThread",
         }
     }
-}
-
-fn change_volume(
-    action: &Action,
-    handle: &roadstead_pool::DriveHandle,
-) -> Result<(), StepError> {
-    match action {
-        Action::CreateVolume(volume) => {
-            let block_size = BlockSize::try_from(volume.block_size).map_err(|bytes| {
-                PoolError::BadVolume { what: format!("blocks of {bytes} bytes are not possible") }
-            })?;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            handle.create_volume(VolumeSpec {
-                uuid: volume.uuid,
-                name: volume.name.clone(),
-                size_bytes: volume.size_bytes,
-                block_size,
-                created_unix_s: now.map_or(0, |since| since.as_secs()),
-            })?;
-        }
-        Action::GrowVolume { uuid, size_bytes, .. } => handle.grow_volume(*uuid, *size_bytes)?,
-        Action::DeleteVolume { uuid, .. } => handle.delete_volume(*uuid)?,
-        _ => {}
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The real daemon as a child process, and what tests ask of it.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
