@@ -1,0 +1,529 @@
+//! What happens to controllers over time: events, keep alive, changes of what is served, resets, discovery.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod common;
+
+use common::{
+    BLOCKS, HOST, Host, Options, SUBSYSTEM, hosts, namespace, nqn, registry, subsystem, table,
+};
+use roadstead_nvme::command::{GetLogPage, NSID_ALL};
+use roadstead_nvme::event::{AsyncEvent, mask};
+use roadstead_nvme::fabrics::CNTLID_DYNAMIC;
+use roadstead_nvme::feature::{self, NumberOfQueues, Select};
+use roadstead_nvme::identify::{IdentifyController, IdentifyControllerNvm, IdentifyNamespace, cns};
+use roadstead_nvme::log::{self, DiscoveryHeader, DiscoveryRecord};
+use roadstead_nvme::property::{self, Configuration};
+use roadstead_nvme::{AdminCommand, FabricsCommand, Status, name};
+use roadstead_target::tcp::Close;
+use roadstead_target::{
+    Access, BlockSize, Ended, Namespace, Registry, Table, TableError, VolumeKey,
+};
+use zerocopy::FromBytes;
+
+fn set_feature(host: &mut Host, id: u8, value: u32) -> u64 {
+    let done = host.run_admin(AdminCommand::SetFeatures {
+        id,
+        save: false,
+        nsid: 0,
+        value,
+    });
+    assert_eq!(done.status, Status::SUCCESS);
+    done.result
+}
+
+fn get_feature(host: &mut Host, id: u8, select: Select, value: u32) -> (u64, Vec<u8>) {
+    let done = host.run_admin(AdminCommand::GetFeatures {
+        id,
+        select,
+        nsid: 0,
+        value,
+    });
+    assert_eq!(done.status, Status::SUCCESS);
+    (done.result, done.data)
+}
+
+fn log_page(host: &mut Host, id: u8, offset: u64, length: u64, retain_event: bool) -> Vec<u8> {
+    let page = GetLogPage {
+        id,
+        parameter: 0,
+        retain_event,
+        length,
+        offset,
+        nsid: NSID_ALL,
+    };
+    let done = host.run_admin(AdminCommand::GetLogPage(page));
+    assert_eq!(done.status, Status::SUCCESS);
+    done.data
+}
+
+fn serve(registry: &Registry, namespaces: &[(u32, Namespace)]) {
+    registry.apply(table(&[(SUBSYSTEM, subsystem(Access::Any, namespaces))]));
+}
+
+fn identify(host: &mut Host, cns: u8, nsid: u32) -> Vec<u8> {
+    let done = host.run_admin(AdminCommand::Identify {
+        cns,
+        cntlid: 0,
+        nsid,
+        command_set: 0,
+    });
+    assert_eq!(done.status, Status::SUCCESS);
+    done.data
+}
+
+/// What the stock Linux host looks at when it connects.
+#[test]
+fn identify_satisfies_linux() {
+    let registry = registry();
+    let mut host = Host::admin(&registry, Options::default());
+    let cap = host.fabrics(FabricsCommand::PropertyGet {
+        offset: property::CAP,
+        wide: true,
+    });
+    let cap = property::Capabilities(cap.result);
+    assert_eq!((cap.queue_entries(), cap.page_bytes_min()), (128, 4096));
+    let version = host.fabrics(FabricsCommand::PropertyGet {
+        offset: property::VS,
+        wide: false,
+    });
+    assert_eq!(version.result, u64::from(property::VERSION_1_4));
+
+    let controller =
+        IdentifyController::read_from_bytes(&identify(&mut host, cns::CONTROLLER, 0)).unwrap();
+    assert_eq!(u64::from(controller.version.get()), version.result);
+    assert_eq!(controller.cntlid.get(), registry.controllers()[0].cntlid);
+    assert_eq!(controller.controller_type, 1);
+    assert!(controller.keep_alive_granularity.get() > 0);
+    assert!(controller.io_command_capsule.get() >= 4 + 8192 / 16);
+    assert_eq!(controller.io_response_capsule.get(), 1);
+    assert_eq!(controller.in_capsule_offset.get(), 0);
+    assert_ne!(controller.sgl.get() & 3, 0);
+    assert!(controller.commands_max.get() >= 128);
+    assert_eq!((controller.sqe_sizes, controller.cqe_sizes), (0x66, 0x44));
+    assert!(controller.namespaces_allowed.get() <= controller.namespace_max.get());
+    assert_eq!(name::text(&controller.subsystem_nqn), SUBSYSTEM);
+    assert_eq!(name::text(&controller.serial), "RS0001");
+    assert_eq!(controller.events.get(), mask::NAMESPACE_ATTRIBUTES);
+
+    let nvm = IdentifyControllerNvm::read_from_bytes(&identify(
+        &mut host,
+        cns::COMMAND_SET_CONTROLLER,
+        0,
+    ))
+    .unwrap();
+    assert_eq!(nvm.write_zeroes_max, 13);
+    assert_eq!(
+        identify(&mut host, cns::ACTIVE_NAMESPACES, 0)[..8],
+        [1, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(identify(&mut host, cns::ACTIVE_NAMESPACES, 1)[..4], [0; 4]);
+    let one = IdentifyNamespace::read_from_bytes(&identify(&mut host, cns::NAMESPACE, 1)).unwrap();
+    assert_eq!(
+        (
+            one.size.get(),
+            one.write_granularity.get(),
+            one.deallocation & 7
+        ),
+        (BLOCKS, 7, 1)
+    );
+    let none = IdentifyNamespace::read_from_bytes(&identify(&mut host, cns::NAMESPACE, 2)).unwrap();
+    assert_eq!(none.size.get(), 0);
+}
+
+#[test]
+fn features() {
+    let registry = registry();
+    let mut host = Host::admin(&registry, Options::default());
+    let asked = NumberOfQueues {
+        submission: 4,
+        completion: 6,
+    };
+    let granted = set_feature(&mut host, feature::id::NUMBER_OF_QUEUES, asked.encode());
+    let expected = NumberOfQueues {
+        submission: 6,
+        completion: 6,
+    };
+    assert_eq!(granted, u64::from(expected.encode()));
+    let (current, _) = get_feature(&mut host, feature::id::NUMBER_OF_QUEUES, Select::Current, 0);
+    assert_eq!(current, granted);
+    let (granted, _) = (
+        set_feature(&mut host, feature::id::NUMBER_OF_QUEUES, 0xfffe_fffe),
+        0,
+    );
+    assert_eq!(granted, 0x007f_007f);
+    set_feature(&mut host, feature::id::KEEP_ALIVE_TIMER, 7000);
+    assert_eq!(
+        get_feature(&mut host, feature::id::KEEP_ALIVE_TIMER, Select::Current, 0).0,
+        7000
+    );
+    assert_eq!(
+        get_feature(
+            &mut host,
+            feature::id::KEEP_ALIVE_TIMER,
+            Select::Capabilities,
+            0
+        )
+        .0,
+        4
+    );
+    assert_eq!(
+        get_feature(
+            &mut host,
+            feature::id::VOLATILE_WRITE_CACHE,
+            Select::Current,
+            0
+        )
+        .0,
+        1
+    );
+    assert_eq!(
+        get_feature(&mut host, feature::id::HOST_IDENTIFIER, Select::Current, 1).1,
+        [5; 16]
+    );
+    set_feature(&mut host, feature::id::ASYNC_EVENT_CONFIGURATION, u32::MAX);
+    let (enabled, _) = get_feature(
+        &mut host,
+        feature::id::ASYNC_EVENT_CONFIGURATION,
+        Select::Current,
+        0,
+    );
+    assert_eq!(enabled, u64::from(mask::NAMESPACE_ATTRIBUTES));
+    // With I/O queues the number does not change any more.
+    let _io = host.io(1, registry.controllers()[0].cntlid);
+    let command = AdminCommand::SetFeatures {
+        id: feature::id::NUMBER_OF_QUEUES,
+        save: false,
+        nsid: 0,
+        value: 0,
+    };
+    assert_eq!(
+        host.run_admin(command).status,
+        Status::COMMAND_SEQUENCE.dnr()
+    );
+}
+
+#[test]
+fn namespace_changes_are_told_once_until_the_log_is_read() {
+    let registry = registry();
+    let (mut admin, mut io) = Host::pair(&registry, Options::default());
+    let request = AdminCommand::AsyncEventRequest.encode(0);
+    let first = admin.start(request, &[]);
+    serve(&registry, &[(1, namespace(BLOCKS + 8))]);
+    admin.tick();
+    assert!(admin.done.is_empty(), "not enabled yet");
+    set_feature(
+        &mut admin,
+        feature::id::ASYNC_EVENT_CONFIGURATION,
+        mask::NAMESPACE_ATTRIBUTES,
+    );
+    let done = admin.done.pop_front().unwrap();
+    assert_eq!((done.cid, done.status), (first, Status::SUCCESS));
+    assert_eq!(
+        done.result,
+        u64::from(AsyncEvent::NAMESPACE_ATTRIBUTES.encode())
+    );
+
+    // Another change, and the log not read: silence. The new size works already.
+    let second = admin.start(request, &[]);
+    serve(&registry, &[(1, namespace(BLOCKS + 16)), (3, namespace(8))]);
+    admin.tick();
+    assert!(admin.done.is_empty());
+    io.memory
+        .bytes
+        .entry(common::VOLUME)
+        .and_modify(|bytes| bytes.resize(bytes.len() + 8192, 0));
+    assert_eq!(io.read(BLOCKS + 15, 1).status, Status::SUCCESS);
+
+    // Read without clearing, then with; then it is told again, as there was a change since.
+    let list = log_page(&mut admin, log::id::CHANGED_NAMESPACES, 0, 4096, true);
+    assert_eq!(list[..12], [1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(admin.done.is_empty());
+    let list = log_page(&mut admin, log::id::CHANGED_NAMESPACES, 0, 4096, false);
+    assert_eq!(list[..8], [1, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(admin.done.pop_front().unwrap().cid, second);
+    let list = log_page(&mut admin, log::id::CHANGED_NAMESPACES, 0, 4096, false);
+    assert_eq!(list[..4], [0; 4]);
+
+    // The same again changes nothing.
+    admin.start(request, &[]);
+    serve(&registry, &[(1, namespace(BLOCKS + 16)), (3, namespace(8))]);
+    admin.tick();
+    assert!(admin.done.is_empty());
+    serve(&registry, &[(1, namespace(BLOCKS + 16))]);
+    admin.tick();
+    assert_eq!(admin.done.len(), 1);
+    let list = log_page(&mut admin, log::id::CHANGED_NAMESPACES, 0, 4096, false);
+    assert_eq!(list[..8], [3, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!((io.read(0, 1).status, io.closed), (Status::SUCCESS, None));
+}
+
+#[test]
+fn event_requests_are_bounded_and_can_be_aborted() {
+    let registry = registry();
+    let mut admin = Host::admin(&registry, Options::default());
+    let request = AdminCommand::AsyncEventRequest.encode(0);
+    let cids: Vec<u16> = (0..4).map(|_| admin.start(request, &[])).collect();
+    assert_eq!(admin.run(request, &[]).status, Status::AER_LIMIT.dnr());
+    let done = admin.run_admin(AdminCommand::Abort {
+        qid: 0,
+        cid: cids[2],
+    });
+    assert_eq!((done.status, done.result), (Status::SUCCESS, 0));
+    let aborted = admin.done.pop_front().unwrap();
+    assert_eq!(
+        (aborted.cid, aborted.status),
+        (cids[2], Status::ABORT_REQUESTED)
+    );
+    for (qid, cid) in [(0, cids[2]), (1, cids[0])] {
+        assert_eq!(admin.run_admin(AdminCommand::Abort { qid, cid }).result, 1);
+    }
+    // A reset gives the others back.
+    admin.fabrics(FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value: 0,
+    });
+    assert_eq!(admin.done.len(), 3);
+    assert!(
+        admin
+            .done
+            .iter()
+            .all(|done| done.status == Status::ABORT_REQUESTED)
+    );
+}
+
+#[test]
+fn keep_alive() {
+    let registry = registry();
+    let (mut admin, mut io) = Host::pair(&registry, Options::default());
+    for now_ms in [4000, 8000] {
+        (admin.now_ms, io.now_ms) = (now_ms, now_ms);
+        admin.run_admin(AdminCommand::KeepAlive);
+    }
+    admin.now_ms = 8000 + 5000 + 1000;
+    admin.tick();
+    assert_eq!(admin.closed, None);
+    admin.now_ms += 1;
+    admin.tick();
+    assert_eq!(admin.closed, Some(Close::Ended(Ended::KeepAliveExpired)));
+    assert_eq!(registry.controllers(), []);
+    io.tick();
+    assert_eq!(io.closed, Some(Close::Ended(Ended::KeepAliveExpired)));
+}
+
+#[test]
+fn io_queues_end_with_their_controller() {
+    let registry = registry();
+    let (admin, mut io) = Host::pair(&registry, Options::default());
+    drop(admin);
+    io.start(roadstead_nvme::IoCommand::Flush { nsid: 1 }.encode(0), &[]);
+    assert_eq!(io.closed, Some(Close::Ended(Ended::AdminQueueClosed)));
+    assert!(io.memory.requests.is_empty());
+}
+
+#[test]
+fn io_queues_end_with_a_reset_and_can_be_made_again() {
+    let registry = registry();
+    let (mut admin, mut old) = Host::pair(&registry, Options::default());
+    let cntlid = registry.controllers()[0].cntlid;
+    let set = |value| FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value: u64::from(value),
+    };
+    let status = FabricsCommand::PropertyGet {
+        offset: property::CSTS,
+        wide: false,
+    };
+    assert_eq!(admin.fabrics(status).result, 1);
+    admin.fabrics(set(Configuration::enabled().with_shutdown().0));
+    assert_eq!(admin.fabrics(status).result, 9);
+    admin.fabrics(set(0));
+    assert_eq!(admin.fabrics(status).result, 8);
+    admin.enable();
+    assert_eq!(admin.fabrics(status).result, 1);
+    let mut new = admin.io(1, cntlid);
+    old.tick();
+    assert_eq!(old.closed, Some(Close::Ended(Ended::ControllerReset)));
+    drop(old);
+    assert_eq!(registry.controllers()[0].io_queues, 1);
+    assert_eq!(new.read(0, 1).status, Status::SUCCESS);
+}
+
+#[test]
+fn controllers_end_when_what_they_use_is_taken_away() {
+    let taken: [(Table, Ended); 2] = [
+        (table(&[]), Ended::SubsystemGone),
+        (
+            table(&[(SUBSYSTEM, subsystem(hosts(&[]), &[(1, namespace(BLOCKS))]))]),
+            Ended::HostNotAllowed,
+        ),
+    ];
+    for (table, reason) in taken {
+        let registry = registry();
+        let (mut admin, mut io) = Host::pair(&registry, Options::default());
+        registry.apply(table);
+        assert_eq!(registry.controllers(), []);
+        admin.tick();
+        io.tick();
+        assert_eq!(admin.closed, Some(Close::Ended(reason)));
+        assert_eq!(io.closed, Some(Close::Ended(reason)));
+    }
+}
+
+#[test]
+fn discovery() {
+    let registry = registry();
+    let other = "nqn.2026-11.io.roadstead:other";
+    let both = |extra: &str| {
+        let mine = subsystem(hosts(&[HOST]), &[(1, namespace(BLOCKS))]);
+        let not_mine = subsystem(hosts(&["nqn.2014-08.org.nvmexpress:uuid:b"]), &[]);
+        table(&[(SUBSYSTEM, mine.clone()), (other, not_mine), (extra, mine)])
+    };
+    registry.apply(both("nqn.2026-11.io.roadstead:x"));
+    let mut host = Host::initialised(&registry, Options::default());
+    assert_eq!(
+        host.connect(0, CNTLID_DYNAMIC, roadstead_nvme::nqn::DISCOVERY, HOST)
+            .status,
+        Status::SUCCESS
+    );
+    host.enable();
+    let controller =
+        IdentifyController::read_from_bytes(&identify(&mut host, cns::CONTROLLER, 0)).unwrap();
+    assert_eq!(
+        (controller.controller_type, controller.namespace_max.get()),
+        (2, 0)
+    );
+    let refused = AdminCommand::Identify {
+        cns: cns::NAMESPACE,
+        cntlid: 0,
+        nsid: 1,
+        command_set: 0,
+    };
+    assert_eq!(host.run_admin(refused).status, Status::INVALID_FIELD.dnr());
+    let page = GetLogPage {
+        id: log::id::HEALTH,
+        parameter: 0,
+        retain_event: false,
+        length: 512,
+        offset: 0,
+        nsid: 0,
+    };
+    assert_eq!(
+        host.run_admin(AdminCommand::GetLogPage(page)).status,
+        Status::INVALID_LOG_PAGE.dnr()
+    );
+
+    let header = log_page(&mut host, log::id::DISCOVERY, 0, 1024, true);
+    let header = DiscoveryHeader::read_from_bytes(&header).unwrap();
+    assert_eq!(header.records.get(), 2);
+    // Records are read one by one, as hosts do.
+    for (offset, name) in [(1024, SUBSYSTEM), (2048, "nqn.2026-11.io.roadstead:x")] {
+        let record = log_page(&mut host, log::id::DISCOVERY, offset, 1024, true);
+        let record = DiscoveryRecord::read_from_bytes(&record).unwrap();
+        assert_eq!(name::text(&record.subsystem_nqn), name);
+        assert_eq!(
+            (name::text(&record.address), name::text(&record.service)),
+            ("192.0.2.1".into(), "4420".into())
+        );
+        assert_eq!(
+            (record.transport, record.family, record.subsystem_type),
+            (3, 1, 2)
+        );
+    }
+
+    set_feature(
+        &mut host,
+        feature::id::ASYNC_EVENT_CONFIGURATION,
+        mask::DISCOVERY_LOG,
+    );
+    host.start(AdminCommand::AsyncEventRequest.encode(0), &[]);
+    registry.apply(both("nqn.2026-11.io.roadstead:y"));
+    host.tick();
+    assert_eq!(
+        host.done.pop_front().unwrap().result,
+        u64::from(AsyncEvent::DISCOVERY_LOG.encode())
+    );
+    let again = log_page(&mut host, log::id::DISCOVERY, 0, 1024, false);
+    let again = DiscoveryHeader::read_from_bytes(&again).unwrap();
+    assert!(again.generation.get() > header.generation.get());
+}
+
+#[test]
+fn silent_discovery_controllers_end() {
+    let registry = registry();
+    let mut host = Host::initialised(&registry, Options::default());
+    host.connect(0, CNTLID_DYNAMIC, roadstead_nvme::nqn::DISCOVERY, HOST);
+    host.enable();
+    set_feature(&mut host, feature::id::KEEP_ALIVE_TIMER, 0);
+    host.now_ms = 120_000;
+    host.tick();
+    assert_eq!(host.closed, None);
+    host.now_ms += 1;
+    host.tick();
+    assert_eq!(host.closed, Some(Close::Ended(Ended::KeepAliveExpired)));
+}
+
+#[test]
+fn controller_identifiers_differ() {
+    let registry = registry();
+    let admins: Vec<Host> = (0..5)
+        .map(|_| Host::admin(&registry, Options::default()))
+        .collect();
+    let ids: Vec<u16> = registry
+        .controllers()
+        .iter()
+        .map(|info| info.cntlid)
+        .collect();
+    assert_eq!(ids, [1, 2, 3, 4, 5]);
+    drop(admins);
+    let _next = Host::admin(&registry, Options::default());
+    assert_eq!(
+        registry.controllers()[0].cntlid,
+        6,
+        "identifiers are not used again at once"
+    );
+}
+
+#[test]
+fn tables_are_checked() {
+    let mut table = Table::new(Vec::new());
+    let good = || subsystem(Access::Any, &[(1, namespace(1))]);
+    let name = nqn(SUBSYSTEM);
+    assert_eq!(table.add(name.clone(), good()), Ok(()));
+    assert_eq!(
+        table.add(name.clone(), good()),
+        Err(TableError::Twice(name))
+    );
+    let discovery = nqn(roadstead_nvme::nqn::DISCOVERY);
+    assert_eq!(
+        table.add(discovery.clone(), good()),
+        Err(TableError::Discovery(discovery))
+    );
+    for nsid in [0, 1025, u32::MAX] {
+        let nqn = nqn("nqn.2026-11.io.roadstead:n");
+        let added = table.add(nqn.clone(), subsystem(Access::Any, &[(nsid, namespace(1))]));
+        assert_eq!(added, Err(TableError::NamespaceId { nqn, nsid }));
+    }
+    for blocks in [0, 1 << 51, u64::MAX] {
+        let nqn = nqn("nqn.2026-11.io.roadstead:n");
+        let namespace = Namespace {
+            block_size: BlockSize::B4096,
+            volume: VolumeKey(1),
+            ..namespace(blocks)
+        };
+        let added = table.add(nqn.clone(), subsystem(Access::Any, &[(1, namespace)]));
+        assert_eq!(
+            added,
+            Err(TableError::Size {
+                nqn,
+                nsid: 1,
+                blocks
+            })
+        );
+    }
+}
