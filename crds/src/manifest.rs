@@ -1,5 +1,8 @@
 //! The CRDs as YAML, the way they lie in the chart.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 use crate::{NVMeAttachment, NVMeHost, NVMeNamespace, Target};
@@ -30,7 +33,8 @@ pub fn manifests() -> Result<Vec<Manifest>, ManifestError> {
         Target::crd(),
     ]
     .into_iter()
-    .map(|crd| {
+    .map(|mut crd| {
+        drop_status_defaults(&mut crd);
         let plural = crd.spec.names.plural.clone();
         let yaml = serde_yaml::to_string(&crd).map_err(|source| ManifestError {
             name: plural.clone(),
@@ -44,4 +48,30 @@ pub fn manifests() -> Result<Vec<Manifest>, ManifestError> {
         })
     })
     .collect()
+}
+
+/// A status is what was seen: nothing is filled in by the API server, which also refuses a default that the field's own
+/// limits forbid.
+fn drop_status_defaults(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let schema = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut());
+        if let Some(status) = schema.and_then(|s| s.properties.as_mut()?.get_mut("status")) {
+            drop_defaults(status);
+        }
+    }
+}
+
+fn drop_defaults(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|p| p.values_mut())
+        .for_each(drop_defaults);
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
+        drop_defaults(item);
+    }
 }
