@@ -66,7 +66,10 @@ pub(super) struct CounterTable {
 
 impl CounterTable {
     pub(super) fn new(reactors: usize) -> Self {
-        Self { reactors, volumes: Mutex::new(HashMap::new()) }
+        Self {
+            reactors,
+            volumes: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The counters of a volume, made if they are not there.
@@ -85,7 +88,11 @@ impl CounterTable {
     pub(super) fn sum(&self, volume: Uuid) -> IoCounters {
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = IoCounters::default();
-        for one in volumes.get(&volume).into_iter().flat_map(|counters| counters.iter()) {
+        for one in volumes
+            .get(&volume)
+            .into_iter()
+            .flat_map(|counters| counters.iter())
+        {
             sum.reads += one.reads.load(Relaxed);
             sum.writes += one.writes.load(Relaxed);
             sum.flushes += one.flushes.load(Relaxed);

@@ -54,11 +54,7 @@ impl std::fmt::Debug for ExportedNamespace {
 #[derive(Debug, Clone)]
 pub(crate) enum DriveIo {
     /// A file or a block device: the same open file that the pool uses (`try_clone` of `FileMedia::file`).
-    File {
-        fd: Arc<OwnedFd>,
-        /// Opened past the page cache: offsets, lengths and buffers must be aligned to `block_bytes`.
-        block_bytes: u32,
-    },
+    File { fd: Arc<OwnedFd> },
     /// Memory, shared with the pool through [`MemoryDrive`].
     Memory(Arc<SharedMemory>),
 }

@@ -7,7 +7,7 @@
 //! for portal in server.set_portals(&addresses)? { .. }   // says for each whether it listens
 //! server.controllers();                                  // who is connected now
 //! server.counters(volume_uuid);                          // since the start of the process
-//! server.stop();                                         // orderly; also when dropped
+//! drop(server);                                          // stops in order
 //! ```
 //! All calls are for the control thread: they may block for as long as the reactors need for one turn.
 //!
@@ -16,16 +16,24 @@
 //!   are gone, or of hosts that are no longer allowed, are being closed, and namespaces that are gone refuse
 //!   new commands. The same state twice changes nothing. Calls may be in any order with [`Server::set_portals`].
 //! - An acknowledged Flush, or a write with Force Unit Access, is durable with the metadata it needs.
-//! - A peer can make us hold at most the bytes named in [`Limits`].
+//! - A peer can make us hold at most what `roadstead_target::limits` and [`ServeConfig`] name.
 //!
 //! # Left out
 //! TLS, authentication, RDMA.
 
+mod connections;
+mod counters;
+mod drives;
 mod exports;
+mod jobs;
+mod portals;
+mod rim;
+mod served;
 mod server;
 mod worker;
 
-pub(crate) use exports::{DriveIo, ExportedNamespace, ExportedSubsystem, Exports, HostAccess, MemoryDrive};
-pub(crate) use server::{
-    ControllerInfo, IoCounters, Limits, PortalResult, ServeConfig, ServeError, Server,
+pub(crate) use counters::IoCounters;
+pub(crate) use exports::{
+    DriveIo, ExportedNamespace, ExportedSubsystem, Exports, HostAccess, MemoryDrive,
 };
+pub(crate) use server::{ControllerInfo, ServeConfig, ServeError, Server};

@@ -2,18 +2,20 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use roadstead_ring::{
     Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
 };
+use roadstead_target::{Registry, Table};
 use uuid::Uuid;
 
 use super::counters::{CounterTable, IoCounters};
 use super::exports::Exports;
+use super::served::{ExportError, Served};
 use super::worker::{Message, Worker};
 
 /// Settings of the server.
@@ -28,23 +30,26 @@ pub(crate) struct ServeConfig {
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self { reactors: vec![None], ring: ReactorConfig::default(), limits: Limits::default() }
+        Self {
+            reactors: vec![None],
+            ring: ReactorConfig::default(),
+            limits: Limits::default(),
+        }
     }
 }
 
-/// What peers can make the server hold.
+/// What peers can make the server hold, beyond the limits of the target's core.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Open connections of all reactors together; more are closed as soon as they come.
     pub(crate) connections: usize,
-    /// Bytes queued for one connection above which no more of its commands are taken up until the
-    /// host reads.
-    pub(crate) output_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 16_384, output_bytes: 4 << 20 }
+        Self {
+            connections: 16_384,
+        }
     }
 }
 
@@ -76,7 +81,9 @@ pub(crate) enum ServeError {
     #[error("cannot start a reactor thread: {0}")]
     Thread(#[source] io::Error),
     /// A thread could not be bound to its core.
-    #[error("cannot bind a reactor to core {core}: {source}; name a core that this process may use")]
+    #[error(
+        "cannot bind a reactor to core {core}: {source}; name a core that this process may use"
+    )]
     Pin {
         core: usize,
         #[source]
@@ -85,6 +92,9 @@ pub(crate) enum ServeError {
     /// io_uring said no.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// What is to be served makes no sense.
+    #[error(transparent)]
+    Exports(#[from] ExportError),
     /// A reactor has ended; the log says why.
     #[error("a reactor has ended; the log says why. Restart the daemon")]
     Ended,
@@ -101,6 +111,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) peers: Vec<Peer>,
     pub(super) counters: CounterTable,
+    pub(super) registry: Arc<Registry>,
+    served: Mutex<Served>,
     /// Open connections, all reactors.
     pub(super) connections: AtomicUsize,
     /// A reactor ended by itself.
@@ -112,6 +124,16 @@ pub(super) struct Peer {
     pub(super) mailbox: Mailbox<Message>,
     /// Open connections.
     pub(super) connections: AtomicUsize,
+}
+
+impl Shared {
+    /// A connection of this reactor is gone.
+    pub(super) fn connection_closed(&self, reactor: usize) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(peer) = self.peers.get(reactor) {
+            peer.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Server {
@@ -127,17 +149,25 @@ impl Server {
         let mut inboxes = Vec::new();
         for _ in &config.reactors {
             let (mailbox, inbox) = mailbox()?;
-            peers.push(Peer { mailbox, connections: AtomicUsize::new(0) });
+            peers.push(Peer {
+                mailbox,
+                connections: AtomicUsize::new(0),
+            });
             inboxes.push(inbox);
         }
         let shared = Arc::new(Shared {
             limits: config.limits,
             counters: CounterTable::new(peers.len()),
             peers,
+            registry: Arc::new(Registry::new()),
+            served: Mutex::new(Served::default()),
             connections: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
         });
-        let mut server = Self { shared, threads: Vec::new() };
+        let mut server = Self {
+            shared,
+            threads: Vec::new(),
+        };
         let mut started = Vec::new();
         for (index, (inbox, core)) in inboxes.into_iter().zip(config.reactors).enumerate() {
             let (tell, told) = channel();
@@ -158,14 +188,35 @@ impl Server {
     /// Replaces what is served.
     ///
     /// # Errors
-    /// [`ServeError::Ended`].
+    /// [`ServeError::Exports`]: nothing changed. [`ServeError::Ended`].
     pub(crate) fn set_exports(&self, exports: Exports) -> Result<(), ServeError> {
-        let exports = Arc::new(self.shared.resolve(exports));
+        let mut served = self
+            .shared
+            .served
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (volumes, table) = served.set_exports(exports, &self.shared.counters)?;
+        // First the volumes, then who may use them: no host is let in to a volume that a reactor does not know.
+        self.tell_all(|done| Message::Volumes {
+            volumes: Arc::clone(&volumes),
+            done,
+        })?;
+        self.apply(table)
+    }
+
+    fn apply(&self, table: Table) -> Result<(), ServeError> {
+        self.shared.registry.apply(table);
+        self.tell_all(|done| Message::Refresh { done: Some(done) })
+    }
+
+    /// Sends a message to every reactor and waits until all have worked on it.
+    fn tell_all(&self, message: impl Fn(Sender<()>) -> Message) -> Result<(), ServeError> {
         let mut answers = Vec::new();
         for peer in &self.shared.peers {
             let (done, answer) = channel();
-            let message = Message::Exports { exports: Arc::clone(&exports), done };
-            peer.mailbox.send(message).map_err(|_| ServeError::Ended)?;
+            peer.mailbox
+                .send(message(done))
+                .map_err(|_| ServeError::Ended)?;
             answers.push(answer);
         }
         answers.iter().try_for_each(receive)
@@ -176,12 +227,48 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError::Ended`]. A portal that cannot listen is a result, not an error.
-    pub(crate) fn set_portals(&self, addresses: &[SocketAddr]) -> Result<Vec<PortalResult>, ServeError> {
+    pub(crate) fn set_portals(
+        &self,
+        addresses: &[SocketAddr],
+    ) -> Result<Vec<PortalResult>, ServeError> {
+        let mut served = self
+            .shared
+            .served
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let acceptor = self.shared.peers.first().ok_or(ServeError::Ended)?;
         let (done, answer) = channel();
-        let message = Message::Portals { addresses: addresses.to_vec(), done };
-        acceptor.mailbox.send(message).map_err(|_| ServeError::Ended)?;
-        receive(&answer)
+        let message = Message::Portals {
+            addresses: addresses.to_vec(),
+            done,
+        };
+        acceptor
+            .mailbox
+            .send(message)
+            .map_err(|_| ServeError::Ended)?;
+        let results = receive(&answer)?;
+        let listening = results
+            .iter()
+            .filter_map(|result| result.listening.clone().ok());
+        let table = served.set_portals(listening.collect())?;
+        self.apply(table)?;
+        Ok(results)
+    }
+
+    /// The controllers that hosts have connected to now, discovery controllers included.
+    pub(crate) fn controllers(&self) -> Vec<ControllerInfo> {
+        let describe = |info: roadstead_target::ControllerInfo| ControllerInfo {
+            subsystem_nqn: info.subsystem.to_string(),
+            cntlid: info.cntlid,
+            host_nqn: info.host.to_string(),
+            io_queues: u32::try_from(info.io_queues).unwrap_or(u32::MAX),
+        };
+        self.shared
+            .registry
+            .controllers()
+            .into_iter()
+            .map(describe)
+            .collect()
     }
 
     /// Counts of a volume since it was first exported; zeroes for one that is not known.
@@ -200,10 +287,6 @@ impl Server {
     }
 
     /// Stops: accepts nothing more, lets commands in flight end (a few seconds at most), closes.
-    pub(crate) fn stop(mut self) {
-        self.end();
-    }
-
     fn end(&mut self) {
         for peer in &self.shared.peers {
             // A reactor that has ended needs no telling.
@@ -249,7 +332,10 @@ fn run(
         }
     };
     let _ = started.send(Ok(()));
-    let mut worker = Worker::new(index, Arc::clone(&shared));
+    let pool = reactor.io().pool().clone();
+    let Some(mut worker) = Worker::new(index, Arc::clone(&shared), pool) else {
+        return;
+    };
     if let Err(error) = reactor.run(&mut worker) {
         tracing::error!(reactor = index, %error, "a reactor has ended");
         shared.failed.store(true, Ordering::Relaxed);

@@ -1,0 +1,318 @@
+//! The connections of one reactor, and their I/O.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roadstead_ring::{Io, IoBuf, SocketId, Stream};
+use roadstead_target::Registry;
+use roadstead_target::tcp::{Close, Connection, Flow, Turn};
+
+use super::jobs::{Done, Jobs, Owner};
+use super::rim::{Port, Storage};
+use super::worker::TIMER_FAREWELL;
+
+/// How long a host has to take what was sent before its connection was ended.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
+/// Lines in the log about ended connections between two ticks.
+const LOG_LINES_MAX: u32 = 10;
+
+/// A connection.
+struct Served {
+    /// None once it has ended and only its socket is left.
+    core: Option<Connection<IoBuf>>,
+    socket: SocketId,
+    alive: Rc<Cell<bool>>,
+    peer: Option<SocketAddr>,
+    /// Input that was not taken because too much output waits.
+    left: Vec<u8>,
+    /// Is in the list of connections that wait.
+    is_listed: bool,
+}
+
+type CoreTurn<'a, 'b> = Turn<'a, Storage, Port<'b>>;
+
+/// All connections of a reactor.
+pub(super) struct Connections {
+    registry: Arc<Registry>,
+    pub(super) storage: Storage,
+    pub(super) jobs: Jobs,
+    /// By token.
+    slots: Vec<Option<Served>>,
+    free: Vec<usize>,
+    /// Connections whose commands wait for buffers or for room in their output.
+    waiting: Vec<usize>,
+    /// Connections that have ended and still send, oldest first.
+    farewells: VecDeque<SocketId>,
+    started: Instant,
+    log_lines: u32,
+}
+
+impl Connections {
+    pub(super) fn new(registry: Arc<Registry>, storage: Storage, jobs: Jobs) -> Self {
+        Self {
+            registry,
+            storage,
+            jobs,
+            slots: Vec::new(),
+            free: Vec::new(),
+            waiting: Vec::new(),
+            farewells: VecDeque::new(),
+            started: Instant::now(),
+            log_lines: 0,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn now_ms(&self, io: &Io) -> u64 {
+        let elapsed = io.now().saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves a connection. False when that is not possible; it is closed then.
+    pub(super) fn adopt(&mut self, io: &mut Io, stream: Stream) -> bool {
+        let index = self.free.pop().unwrap_or(self.slots.len());
+        let local = stream.local().unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into());
+        let peer = stream.peer();
+        let socket = match io.adopt(stream, index as u64) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(?peer, %error, "a connection could not be taken");
+                if index < self.slots.len() {
+                    self.free.push(index);
+                }
+                return false;
+            }
+        };
+        let core = Connection::new(Arc::clone(&self.registry), local, self.now_ms(io));
+        let alive = Rc::new(Cell::new(true));
+        let served = Served {
+            core: Some(core),
+            socket,
+            alive,
+            peer,
+            left: Vec::new(),
+            is_listed: false,
+        };
+        match self.slots.get_mut(index) {
+            Some(slot) => *slot = Some(served),
+            None => self.slots.push(Some(served)),
+        }
+        true
+    }
+
+    fn get(&mut self, index: usize) -> Option<&mut Served> {
+        self.slots.get_mut(index)?.as_mut()
+    }
+
+    /// Calls the core of a connection, then starts the I/O that it handed out. `None` when the connection has
+    /// ended.
+    fn call<T>(
+        &mut self,
+        io: &mut Io,
+        index: usize,
+        with: impl FnOnce(&mut Connection<IoBuf>, &mut CoreTurn<'_, '_>) -> T,
+    ) -> Option<T> {
+        let now_ms = self.now_ms(io);
+        let served = self.slots.get_mut(index)?.as_mut()?;
+        let core = served.core.as_mut()?;
+        let queued = io.queued_bytes(served.socket);
+        let output = io.output(served.socket)?;
+        let flying = queued - output.len();
+        let mut port = Port { output, flying };
+        let result = with(
+            core,
+            &mut Turn {
+                rim: &mut self.storage,
+                out: &mut port,
+                now_ms,
+            },
+        );
+        if core.is_waiting() && !served.is_listed {
+            served.is_listed = true;
+            self.waiting.push(index);
+        }
+        if !self.storage.submitted.is_empty() {
+            let alive = Rc::clone(&served.alive);
+            self.start_submitted(io, index, &alive);
+        }
+        Some(result)
+    }
+
+    fn start_submitted(&mut self, io: &mut Io, connection: usize, alive: &Rc<Cell<bool>>) {
+        let mut submitted = std::mem::take(&mut self.storage.submitted);
+        for one in submitted.drain(..) {
+            let namespace = self.storage.find(one.request.volume).cloned();
+            let owner = Owner {
+                connection,
+                alive: Rc::clone(alive),
+                tag: one.tag,
+            };
+            self.jobs.start(io, owner, namespace, one.request, one.buf);
+        }
+        self.storage.submitted = submitted;
+    }
+
+    /// Bytes came.
+    pub(super) fn received(&mut self, io: &mut Io, index: u64, data: &[u8]) {
+        let index = slot(index);
+        let Some(served) = self.get(index) else {
+            return;
+        };
+        if !served.left.is_empty() {
+            // It was paused with these on their way already.
+            served.left.extend_from_slice(data);
+            return;
+        }
+        self.take_input(io, index, data);
+    }
+
+    fn take_input(&mut self, io: &mut Io, index: usize, data: &[u8]) {
+        let mut input = data;
+        match self.call(io, index, |core, turn| core.receive(&mut input, turn)) {
+            Some(Ok(Flow::Open)) | None => {}
+            Some(Ok(Flow::Blocked)) => {
+                let Some(served) = self.get(index) else {
+                    return;
+                };
+                served.left = input.to_vec();
+                io.pause(served.socket);
+            }
+            Some(Err(close)) => self.end(io, index, &close),
+        }
+    }
+
+    /// Output was sent.
+    pub(super) fn sent(&mut self, io: &mut Io, index: u64) {
+        let index = slot(index);
+        let Some(served) = self.get(index) else {
+            return;
+        };
+        if served.left.is_empty() {
+            return;
+        }
+        let left = std::mem::take(&mut served.left);
+        self.take_input(io, index, &left);
+        if let Some(served) = self.get(index)
+            && served.left.is_empty()
+        {
+            io.resume(served.socket);
+        }
+    }
+
+    /// Looks at time-outs and changes of all connections.
+    pub(super) fn tick(&mut self, io: &mut Io) {
+        self.log_lines = 0;
+        for index in 0..self.slots.len() {
+            if let Some(Err(close)) = self.call(io, index, |core, turn| core.tick(turn)) {
+                self.end(io, index, &close);
+            }
+        }
+    }
+
+    /// Ends a connection: what is in its output is sent, its commands are forgotten.
+    fn end(&mut self, io: &mut Io, index: usize, close: &Close) {
+        let may_log = self.log_lines < LOG_LINES_MAX;
+        let Some(served) = self.get(index) else {
+            return;
+        };
+        served.alive.set(false);
+        served.core = None;
+        served.left = Vec::new();
+        let (socket, peer) = (
+            served.socket,
+            served.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        );
+        match close {
+            Close::Protocol(_) | Close::DataTimeout | Close::Host(_) if may_log => {
+                self.log_lines += 1;
+                tracing::warn!(peer, reason = %close, "a connection was ended");
+            }
+            _ => tracing::debug!(peer, reason = %close, "a connection was ended"),
+        }
+        io.finish(socket);
+        self.farewells.push_back(socket);
+        if io.set_timer(FAREWELL_MAX, TIMER_FAREWELL).is_err() {
+            io.close(socket);
+        }
+    }
+
+    /// The oldest farewell has had its time.
+    pub(super) fn farewell_over(&mut self, io: &mut Io) {
+        if let Some(socket) = self.farewells.pop_front() {
+            io.close(socket);
+        }
+    }
+
+    /// The socket is gone.
+    pub(super) fn closed(&mut self, index: u64, error: Option<&io::Error>) {
+        let index = slot(index);
+        if let Some(served) = self.slots.get_mut(index).and_then(Option::take) {
+            served.alive.set(false);
+            self.free.push(index);
+            tracing::debug!(peer = ?served.peer, ?error, "a connection is closed");
+        }
+    }
+
+    /// Hands the ends of I/O to their connections, and goes on with what waits. Says whether a drive's queue is
+    /// full.
+    pub(super) fn settle(&mut self, io: &mut Io) -> bool {
+        self.jobs.retry(io);
+        loop {
+            while let Some(done) = self.jobs.next_done() {
+                self.complete(io, done);
+            }
+            for index in std::mem::take(&mut self.waiting) {
+                self.resume(io, index);
+            }
+            if !self.jobs.has_done() {
+                break;
+            }
+        }
+        self.jobs.has_refused()
+    }
+
+    fn complete(&mut self, io: &mut Io, done: Done) {
+        let Done { owner, result, buf } = done;
+        let is_same = |served: &mut Served| Rc::ptr_eq(&served.alive, &owner.alive);
+        if self.get(owner.connection).is_some_and(is_same) {
+            self.call(io, owner.connection, |core, turn| {
+                core.complete(owner.tag, result, buf, turn)
+            });
+        }
+    }
+
+    fn resume(&mut self, io: &mut Io, index: usize) {
+        let Some(served) = self.get(index) else {
+            return;
+        };
+        served.is_listed = false;
+        self.call(io, index, |core, turn| core.resume(turn));
+    }
+
+    /// Takes no more commands.
+    pub(super) fn pause_all(&mut self, io: &mut Io) {
+        for served in self.slots.iter().flatten() {
+            io.pause(served.socket);
+        }
+    }
+
+    /// Whether no I/O is under way and all output is sent.
+    pub(super) fn is_quiet(&self, io: &Io) -> bool {
+        let is_sent = |served: &Served| io.queued_bytes(served.socket) == 0;
+        self.jobs.active() == 0 && self.slots.iter().flatten().all(is_sent)
+    }
+}
+
+/// A connection's number from its token.
+fn slot(token: u64) -> usize {
+    usize::try_from(token).unwrap_or(usize::MAX)
+}

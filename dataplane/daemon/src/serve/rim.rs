@@ -1,0 +1,219 @@
+//! What the target's core gets from this reactor: buffers, immediate I/O on memory drives, and the way out.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use roadstead_pool::LookupError;
+use roadstead_ring::{BufPool, IoBuf, SharedMemory};
+use roadstead_target::{IoError, IoRequest, IoResult, Tag, VolumeKey, tcp};
+
+use super::drives::{Namespace, Path};
+
+/// Longest read that is copied into the output at once; longer ones take a buffer, which is not copied again
+/// when the output grows.
+const READ_NOW_MAX: u32 = 32 * 1024;
+
+/// An I/O that the core has handed out.
+pub(super) struct Submitted {
+    pub(super) tag: Tag,
+    pub(super) request: IoRequest,
+    pub(super) buf: Option<IoBuf>,
+}
+
+/// The storage side.
+pub(super) struct Storage {
+    pool: BufPool,
+    namespaces: HashMap<VolumeKey, Rc<Namespace>>,
+    /// The namespace of the last I/O: the next is often for the same.
+    last: Option<(VolumeKey, Rc<Namespace>)>,
+    /// What was handed out in this call, to be started after it.
+    pub(super) submitted: Vec<Submitted>,
+}
+
+impl Storage {
+    pub(super) fn new(pool: BufPool) -> Self {
+        Self {
+            pool,
+            namespaces: HashMap::new(),
+            last: None,
+            submitted: Vec::new(),
+        }
+    }
+
+    /// Replaces what is served.
+    pub(super) fn set(&mut self, namespaces: HashMap<VolumeKey, Rc<Namespace>>) {
+        self.namespaces = namespaces;
+        self.last = None;
+    }
+
+    /// The namespaces in use.
+    pub(super) fn namespaces(&self) -> &HashMap<VolumeKey, Rc<Namespace>> {
+        &self.namespaces
+    }
+
+    pub(super) fn find(&mut self, volume: VolumeKey) -> Option<&Rc<Namespace>> {
+        if self.last.as_ref().is_none_or(|(key, _)| *key != volume) {
+            let found = self.namespaces.get(&volume)?;
+            self.last = Some((volume, Rc::clone(found)));
+        }
+        self.last.as_ref().map(|(_, namespace)| namespace)
+    }
+}
+
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn gone(_: LookupError) -> IoError {
+    IoError::Gone
+}
+
+fn read(
+    namespace: &Namespace,
+    memory: &SharedMemory,
+    request: &IoRequest,
+    into: &mut [u8],
+) -> IoResult {
+    let reader = &namespace.reader;
+    let in_flight = reader.begin();
+    let segments = reader.lookup(&in_flight, request.offset, u64::from(request.length));
+    let result = segments.map_err(gone).and_then(|mut segments| {
+        segments.try_for_each(|segment| {
+            let start = index(segment.offset - request.offset);
+            let bytes = into
+                .get_mut(start..start + index(segment.len))
+                .ok_or(IoError::Unavailable)?;
+            match segment.drive_offset {
+                Some(offset) => memory.read(offset, bytes).map_err(|_| IoError::Read),
+                None => {
+                    bytes.fill(0);
+                    Ok(())
+                }
+            }
+        })
+    });
+    reader.end(in_flight);
+    result
+}
+
+/// `None` when something has no place yet.
+fn write(
+    namespace: &Namespace,
+    memory: &SharedMemory,
+    request: &IoRequest,
+    data: &[u8],
+) -> Option<IoResult> {
+    let reader = &namespace.reader;
+    if reader.volume().fault().is_some() {
+        return Some(Err(IoError::Unavailable));
+    }
+    let in_flight = reader.begin();
+    let segments = reader.lookup(&in_flight, request.offset, u64::from(request.length));
+    let result = match segments.map_err(gone) {
+        Err(error) => Some(Err(error)),
+        Ok(segments)
+            if segments
+                .clone()
+                .any(|segment| segment.drive_offset.is_none()) =>
+        {
+            None
+        }
+        Ok(mut segments) => Some(segments.try_for_each(|segment| {
+            let start = index(segment.offset - request.offset);
+            let bytes = data
+                .get(start..start + index(segment.len))
+                .ok_or(IoError::Unavailable)?;
+            let offset = segment.drive_offset.ok_or(IoError::Unavailable)?;
+            memory.write(offset, bytes).map_err(|_| IoError::Write)
+        })),
+    };
+    reader.end(in_flight);
+    if request.fua && result == Some(Ok(())) {
+        let handle = &namespace.drive.handle;
+        handle.synced(handle.sync_ticket());
+    }
+    result
+}
+
+fn count(namespace: &Namespace, result: IoResult, good: impl FnOnce(&super::counters::Counters)) {
+    match result {
+        Ok(()) => namespace.count(good),
+        Err(_) => namespace.count(super::counters::Counters::failed),
+    }
+}
+
+impl tcp::Rim for Storage {
+    type Buffer = IoBuf;
+
+    fn allocate(&mut self, length_bytes: usize) -> Option<IoBuf> {
+        self.pool.alloc(length_bytes)
+    }
+
+    fn is_immediate(&self, volume: VolumeKey) -> bool {
+        let is_memory = |namespace: &Rc<Namespace>| matches!(namespace.drive.path, Path::Memory(_));
+        match &self.last {
+            Some((key, namespace)) if *key == volume => is_memory(namespace),
+            _ => self.namespaces.get(&volume).is_some_and(is_memory),
+        }
+    }
+
+    fn read_now(&mut self, request: &IoRequest, into: &mut [u8]) -> Option<IoResult> {
+        if request.length > READ_NOW_MAX {
+            return None;
+        }
+        let namespace = self.find(request.volume)?;
+        let Path::Memory(memory) = &namespace.drive.path else {
+            return None;
+        };
+        let result = read(namespace, memory, request, into);
+        count(namespace, result, |counters| {
+            counters.read(u64::from(request.length))
+        });
+        Some(result)
+    }
+
+    fn write_now(&mut self, request: &IoRequest, data: &[u8]) -> Option<IoResult> {
+        let namespace = self.find(request.volume)?;
+        let Path::Memory(memory) = &namespace.drive.path else {
+            return None;
+        };
+        let result = write(namespace, memory, request, data)?;
+        count(namespace, result, |counters| {
+            counters.wrote(u64::from(request.length))
+        });
+        Some(result)
+    }
+
+    fn submit(&mut self, tag: Tag, request: IoRequest, buf: Option<IoBuf>) {
+        self.submitted.push(Submitted { tag, request, buf });
+    }
+}
+
+/// The way to one connection's socket.
+pub(super) struct Port<'a> {
+    pub(super) output: &'a mut roadstead_ring::Output,
+    /// Bytes on their way already.
+    pub(super) flying: usize,
+}
+
+impl tcp::Output<IoBuf> for Port<'_> {
+    fn pending(&self) -> usize {
+        self.flying + self.output.len()
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.output.put(bytes);
+    }
+
+    fn area(&mut self, length: usize) -> &mut [u8] {
+        self.output.area(length)
+    }
+
+    fn retract(&mut self, length: usize) {
+        self.output.retract(length);
+    }
+
+    fn buffer(&mut self, buffer: IoBuf, length: usize) {
+        self.output.put_buf(buffer, 0, length);
+    }
+}

@@ -1,0 +1,247 @@
+//! One reactor of the server: its connections, their I/O, and what the control side tells it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use roadstead_pool::PoolError;
+use roadstead_ring::{BufPool, Event, Handler, Io, Stream};
+
+use super::connections::Connections;
+use super::drives::Drives;
+use super::jobs::{JobId, Jobs};
+use super::portals::Portals;
+use super::rim::Storage;
+use super::served::Volumes;
+use super::server::{PortalResult, Shared};
+
+/// What other threads tell a reactor.
+pub(super) enum Message {
+    /// Serve these volumes.
+    Volumes {
+        volumes: Arc<Volumes>,
+        done: Sender<()>,
+    },
+    /// Something about controllers changed: connections have a look at it.
+    Refresh { done: Option<Sender<()>> },
+    /// Listen at these addresses.
+    Portals {
+        addresses: Vec<SocketAddr>,
+        done: Sender<Vec<PortalResult>>,
+    },
+    /// Serve this connection, which is counted already.
+    Adopt(Stream),
+    /// A drive's thread has answered a job.
+    Space {
+        job: JobId,
+        result: Result<(), PoolError>,
+    },
+    /// End.
+    Stop,
+}
+
+/// How often time-outs are looked at while there are connections.
+const TICK: Duration = Duration::from_secs(1);
+/// A controller's end on one connection reaches its others after this time, so that many ends are one message.
+const REFRESH_DELAY: Duration = Duration::from_millis(10);
+/// Until a command is handed over again that found its drive's queue full.
+const RETRY_DELAY: Duration = Duration::from_millis(1);
+/// How long commands in flight have to end when the server stops.
+const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// Tokens of timers.
+const TIMER_TICK: u64 = 0;
+const TIMER_REFRESH: u64 = 1;
+const TIMER_RETRY: u64 = 2;
+const TIMER_STOP: u64 = 3;
+/// The oldest farewell is over.
+pub(super) const TIMER_FAREWELL: u64 = 4;
+
+/// The handler of one reactor.
+pub(super) struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    drives: Drives,
+    portals: Portals,
+    connections: Connections,
+    refreshing: bool,
+    retrying: bool,
+    ticking: bool,
+    stopping: bool,
+}
+
+impl Worker {
+    /// `None` when the server has no such reactor.
+    pub(super) fn new(index: usize, shared: Arc<Shared>, pool: BufPool) -> Option<Self> {
+        let mailbox = shared.peers.get(index)?.mailbox.clone();
+        let connections = Connections::new(
+            Arc::clone(&shared.registry),
+            Storage::new(pool),
+            Jobs::new(mailbox),
+        );
+        Some(Self {
+            index,
+            shared,
+            drives: Drives::default(),
+            portals: Portals::default(),
+            connections,
+            refreshing: false,
+            retrying: false,
+            ticking: false,
+            stopping: false,
+        })
+    }
+
+    /// A connection came in: it goes to the reactor that has the fewest.
+    fn accepted(&mut self, io: &mut Io, stream: Stream) {
+        if self.stopping || self.shared.connections.load(Relaxed) >= self.shared.limits.connections
+        {
+            tracing::warn!(
+                limit = self.shared.limits.connections,
+                "too many connections, one was refused"
+            );
+            return;
+        }
+        let peers = self.shared.peers.iter().enumerate();
+        let Some((index, peer)) = peers.min_by_key(|(_, peer)| peer.connections.load(Relaxed))
+        else {
+            return;
+        };
+        self.shared.connections.fetch_add(1, Relaxed);
+        peer.connections.fetch_add(1, Relaxed);
+        if index == self.index {
+            self.adopt(io, stream);
+        } else if peer.mailbox.send(Message::Adopt(stream)).is_err() {
+            self.shared.connection_closed(index);
+        }
+    }
+
+    fn adopt(&mut self, io: &mut Io, stream: Stream) {
+        if self.stopping || !self.connections.adopt(io, stream) {
+            self.shared.connection_closed(self.index);
+            return;
+        }
+        if !std::mem::replace(&mut self.ticking, true) {
+            self.set_timer(io, TICK, TIMER_TICK);
+        }
+    }
+
+    fn set_timer(&self, io: &mut Io, delay: Duration, token: u64) {
+        if let Err(error) = io.set_timer(delay, token) {
+            tracing::error!(reactor = self.index, %error, "a timer could not be set");
+        }
+    }
+
+    fn set_volumes(&mut self, io: &mut Io, volumes: &Volumes) {
+        let mut namespaces = HashMap::new();
+        for (&key, served) in volumes {
+            let known = self.connections.storage.namespaces().get(&key).cloned();
+            let counters = || Arc::clone(&served.counters);
+            let opened = known.or_else(|| {
+                self.drives
+                    .open(io, &served.namespace, counters(), self.index)
+            });
+            match opened {
+                Some(namespace) => drop(namespaces.insert(key, namespace)),
+                None => tracing::error!(
+                    reactor = self.index,
+                    "the reactor has no room for another drive"
+                ),
+            }
+        }
+        self.connections.storage.set(namespaces);
+        self.drives.close_unused(io);
+    }
+
+    fn timer(&mut self, io: &mut Io, token: u64) {
+        match token {
+            TIMER_TICK => {
+                self.connections.tick(io);
+                self.ticking = self.connections.len() > 0;
+                if self.ticking {
+                    self.set_timer(io, TICK, TIMER_TICK);
+                }
+            }
+            TIMER_REFRESH => {
+                self.refreshing = false;
+                for peer in &self.shared.peers {
+                    // A reactor that has ended has no connections to refresh.
+                    let _ = peer.mailbox.send(Message::Refresh { done: None });
+                }
+            }
+            TIMER_RETRY => self.retrying = false,
+            TIMER_STOP => io.stop(),
+            TIMER_FAREWELL => self.connections.farewell_over(io),
+            _ => {}
+        }
+    }
+
+    /// Ends the reactor when it is to stop and nothing is under way any more.
+    fn stop_when_idle(&mut self, io: &mut Io) {
+        if self.stopping && self.connections.is_quiet(io) {
+            io.stop();
+        }
+    }
+}
+
+impl Handler for Worker {
+    type Message = Message;
+
+    fn event(&mut self, io: &mut Io, event: Event<'_>) {
+        match event {
+            Event::Received { token, data, .. } => self.connections.received(io, token, data),
+            Event::Sent { token, .. } => self.connections.sent(io, token),
+            Event::File(done) => self.connections.jobs.file_done(io, done),
+            Event::Accepted { stream, .. } => self.accepted(io, stream),
+            Event::Closed { token, error, .. } => {
+                self.connections.closed(token, error.as_ref());
+                self.shared.connection_closed(self.index);
+                // Its controller may have ended with it, and has queues elsewhere.
+                if !std::mem::replace(&mut self.refreshing, true) {
+                    self.set_timer(io, REFRESH_DELAY, TIMER_REFRESH);
+                }
+            }
+            Event::ListenerClosed { .. } => self.portals.closed(io),
+            Event::Timer { token, .. } => self.timer(io, token),
+            Event::Connected { .. } => {}
+        }
+    }
+
+    fn message(&mut self, io: &mut Io, message: Message) {
+        match message {
+            Message::Volumes { volumes, done } => {
+                self.set_volumes(io, &volumes);
+                let _ = done.send(());
+            }
+            Message::Refresh { done } => {
+                self.connections.tick(io);
+                if let Some(done) = done {
+                    let _ = done.send(());
+                }
+            }
+            Message::Portals { addresses, done } => self.portals.set(io, addresses, done),
+            Message::Adopt(stream) => self.adopt(io, stream),
+            Message::Space { job, result } => self.connections.jobs.space(io, job, result),
+            Message::Stop => {
+                self.stopping = true;
+                self.portals.close_all(io);
+                self.connections.pause_all(io);
+                self.set_timer(io, STOP_MAX, TIMER_STOP);
+            }
+        }
+    }
+
+    fn turn_end(&mut self, io: &mut Io) {
+        let queue_is_full = self.connections.settle(io);
+        if queue_is_full && !std::mem::replace(&mut self.retrying, true) {
+            self.set_timer(io, RETRY_DELAY, TIMER_RETRY);
+        }
+        if self.drives.len() > 0 && self.connections.jobs.active() == 0 {
+            self.drives.close_unused(io);
+        }
+        self.stop_when_idle(io);
+    }
+}
