@@ -15,7 +15,7 @@ pub(super) fn size(length: u32) -> usize {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     /// An I/O ended that [`Rim::submit`] got. Reads that succeeded give their buffer back, filled.
-    /// A tag that is not in flight is ignored.
+    /// A tag that is not in flight is ignored, and so is everything once the connection is to be closed.
     pub fn complete<R, O>(
         &mut self,
         tag: Tag,
@@ -26,7 +26,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         R: Rim<Buffer = B>,
         O: Output<B>,
     {
-        if !matches!(self.slots.get_mut(tag), Some(Slot::Io { .. })) {
+        if self.is_closed || !matches!(self.slots.get_mut(tag), Some(Slot::Io { .. })) {
             return;
         }
         let Slot::Io {
@@ -59,7 +59,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         R: Rim<Buffer = B>,
         O: Output<B>,
     {
-        while let Some(&tag) = self.waiting.front() {
+        while let (Some(&tag), false) = (self.waiting.front(), self.is_closed) {
             let Slot::Waiting { cid, request, data } = self.slots.take(tag) else {
                 self.waiting.pop_front();
                 continue;
