@@ -54,6 +54,23 @@ impl FileMedia {
         })
     }
 
+    /// Opens a block device or a file to look at it: read only, and not for this process alone.
+    pub fn open_to_look(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags(OFlags::CLOEXEC))
+            .open(path)?;
+        let is_device = file.metadata()?.file_type().is_block_device();
+        let path = path.display().to_string();
+        Ok(Self {
+            file,
+            path,
+            direct: false,
+            is_device,
+            block_bytes: 512,
+        })
+    }
+
     /// Opens a regular file, made if it is not there and grown if it is smaller than `size_bytes`; never
     /// shrunk. Locked, so that no second daemon takes it. Past the page cache where the file system allows.
     pub fn open_file(path: &Path, size_bytes: u64) -> io::Result<Self> {
@@ -182,6 +199,10 @@ impl Media for FileMedia {
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.is_device {
+            // There it may mean to write zeroes, for hours.
+            return Ok(());
+        }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match fallocate(&self.file, punch, offset, len) {
             Err(e) if !unsupported(e) => Err(e.into()),
