@@ -183,7 +183,14 @@ mod tests {
     }
 
     /// Name, hours since the first authority was made, Secrets, step.
-    type Row = (&'static str, i64, Authorities, LeafState, LeafState, Option<Renewal>);
+    type Row = (
+        &'static str,
+        i64,
+        Authorities,
+        LeafState,
+        LeafState,
+        Option<Renewal>,
+    );
 
     #[test]
     fn table() {

@@ -139,6 +139,8 @@ impl<'i, 'a> Draft<'i, 'a> {
                 self.new.size_bytes = bytes;
                 self.ready((Status::False, reason::PLACED, message));
             }
+            // A node that is just being connected to may have the room: the verdict waits for it.
+            Err(_) if self.may_find_more() => {}
             Err(no_place) => {
                 let (reason, message) = match no_place {
                     NoPlace::TargetNotFound(message) => (reason::TARGET_NOT_FOUND, message),
@@ -149,6 +151,16 @@ impl<'i, 'a> Draft<'i, 'a> {
                 self.ready((Status::False, reason, message));
             }
         }
+    }
+
+    /// A Target that the volume may use is on a node of which nothing can be said yet.
+    fn may_find_more(&self) -> bool {
+        let spec = &self.namespace.spec;
+        let snapshot = self.index.snapshot;
+        snapshot.targets.iter().any(|(name, target)| {
+            spec.target.as_ref().is_none_or(|wanted| wanted == name)
+                && matches!(reach(snapshot, &target.spec.node), Reach::Unsettled)
+        })
     }
 
     /// Follows a placed volume: grants growth, and says what its node says.
