@@ -41,11 +41,22 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
         "roadsteadd starts"
     );
     let reactors = usize::try_from(settings.reactors).context("number of reactors")?;
-    let config = ServeConfig { reactors: vec![None; reactors], ..ServeConfig::default() };
+    let config = ServeConfig {
+        reactors: vec![None; reactors],
+        ..ServeConfig::default()
+    };
     let server = Arc::new(Server::start(config).context("starting the reactors")?);
     let attachments = attachments(&settings.state_dir, &identity)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let parts = Parts { settings, directory, identity, server, attachments };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let parts = Parts {
+        settings,
+        directory,
+        identity,
+        server,
+        attachments,
+    };
     let result = runtime.block_on(parts.run());
     // Calls that block, such as an attach to a target that does not answer, are not waited for.
     runtime.shutdown_background();
@@ -53,7 +64,10 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 fn attachments(state_dir: &Path, identity: &Identity) -> anyhow::Result<Arc<Manager>> {
-    let host = HostIdentity { nqn: identity.nqn.clone(), id: identity.id };
+    let host = HostIdentity {
+        nqn: identity.nqn.clone(),
+        id: identity.id,
+    };
     let methods = roadstead_attach::default_methods(&host)?;
     let manager = Arc::new(Manager::open(state_dir.join(ATTACHMENTS), methods)?);
     manager.restore_in_background()?;
@@ -70,24 +84,40 @@ struct Parts {
 
 impl Parts {
     async fn run(self) -> anyhow::Result<()> {
-        let Self { settings, directory, identity, server, attachments } = self;
+        let Self {
+            settings,
+            directory,
+            identity,
+            server,
+            attachments,
+        } = self;
         let (to_reconciler, events) = reconcile::channel();
         let (publish, status) = watch::channel(Arc::new(Status::default()));
         let channel = (to_reconciler.clone(), events);
         let reconciler = Reconciler::new(server.clone(), directory.clone(), channel, publish);
         let (ended, reconciler_ended) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("reconciler".to_owned()).spawn(move || {
-            // The daemon is stopping if nobody listens.
-            let _ = ended.send(reconciler.run());
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("reconciler".to_owned())
+            .spawn(move || {
+                // The daemon is stopping if nobody listens.
+                let _ = ended.send(reconciler.run());
+            })?;
         let file = match &settings.mode {
             Mode::Standalone { file, .. } => Some(file.clone()),
             Mode::Cluster => None,
         };
         let keeper = Keeper::new(directory, to_reconciler.clone(), file);
-        let reporter =
-            Reporter { status, server: server.clone(), attachments: attachments.clone(), identity };
-        let node = Arc::new(Node { keeper, reporter, attachments });
+        let reporter = Reporter {
+            status,
+            server: server.clone(),
+            attachments: attachments.clone(),
+            identity,
+        };
+        let node = Arc::new(Node {
+            keeper,
+            reporter,
+            attachments,
+        });
         match &settings.mode {
             Mode::Standalone { config, .. } => node.keeper.apply_file(&config.state)?,
             Mode::Cluster => node.keeper.resume()?,
@@ -181,7 +211,9 @@ async fn reread(settings: Settings, node: Arc<Node>, mut hang_up: Signal) -> any
         match config::load(file) {
             Ok(new) => {
                 if needs_restart(config, &new) {
-                    tracing::warn!("reactors, hostNqn, stateDir, socket and metricsListen change with a restart");
+                    tracing::warn!(
+                        "reactors, hostNqn, stateDir, socket and metricsListen change with a restart"
+                    );
                 }
                 tracing::info!(file = %file.display(), "configuration read again");
                 node.keeper.apply_file(&new.state)?;
@@ -195,6 +227,9 @@ async fn reread(settings: Settings, node: Arc<Node>, mut hang_up: Signal) -> any
 }
 
 fn needs_restart(old: &Config, new: &Config) -> bool {
-    let rest = |config: &Config| Config { state: Default::default(), ..config.clone() };
+    let rest = |config: &Config| Config {
+        state: Default::default(),
+        ..config.clone()
+    };
     rest(old) != rest(new)
 }

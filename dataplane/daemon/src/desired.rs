@@ -320,7 +320,9 @@ impl Parser {
 
     fn portal(&mut self, i: usize, message: &v1::Portal) -> Option<PortalSpec> {
         let place = Place::Portal(i);
-        let spec = portal(message).map_err(|(field, what)| self.wrong(place, field, what)).ok()?;
+        let spec = portal(message)
+            .map_err(|(field, what)| self.wrong(place, field, what))
+            .ok()?;
         if !self.portals.insert(spec) {
             self.wrong(place, "address", format!("{} is given twice", spec.address));
             return None;
@@ -335,7 +337,10 @@ pub(crate) fn portal(portal: &v1::Portal) -> Result<PortalSpec, (&'static str, S
     let address = ip_address(&portal.address).map_err(|what| ("address", what))?;
     let port = port(portal.port).map_err(|what| ("port", what))?;
     let rdma = transport == v1::Transport::Rdma;
-    Ok(PortalSpec { rdma, address: SocketAddr::new(address, port) })
+    Ok(PortalSpec {
+        rdma,
+        address: SocketAddr::new(address, port),
+    })
 }
 
 fn source_of(source: &v1::drive::Source) -> (&'static str, Result<Source, String>) {

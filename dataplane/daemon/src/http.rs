@@ -28,15 +28,24 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn ok(body: impl Into<String>) -> Self {
-        Self { status: "200 OK", body: body.into() }
+        Self {
+            status: "200 OK",
+            body: body.into(),
+        }
     }
 
     pub(crate) fn unavailable(body: impl Into<String>) -> Self {
-        Self { status: "503 Service Unavailable", body: body.into() }
+        Self {
+            status: "503 Service Unavailable",
+            body: body.into(),
+        }
     }
 
     pub(crate) fn not_found() -> Self {
-        Self { status: "404 Not Found", body: "there are /healthz, /readyz and /metrics\n".into() }
+        Self {
+            status: "404 Not Found",
+            body: "there are /healthz, /readyz and /metrics\n".into(),
+        }
     }
 }
 
@@ -48,7 +57,9 @@ where
     let answer = Arc::new(answer);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -66,7 +77,10 @@ where
     }
 }
 
-async fn one(mut stream: TcpStream, answer: &(dyn Fn(&str) -> Answer + Send + Sync)) -> std::io::Result<()> {
+async fn one(
+    mut stream: TcpStream,
+    answer: &(dyn Fn(&str) -> Answer + Send + Sync),
+) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(1 << 10);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
         if stream.read_buf(&mut head).await? == 0 {
@@ -75,7 +89,10 @@ async fn one(mut stream: TcpStream, answer: &(dyn Fn(&str) -> Answer + Send + Sy
     }
     let answer = match path_of(&head) {
         Some(path) => answer(path),
-        None => Answer { status: "400 Bad Request", body: "only GET is understood\n".into() },
+        None => Answer {
+            status: "400 Bad Request",
+            body: "only GET is understood\n".into(),
+        },
     };
     let Answer { status, body } = answer;
     let head = format!(
@@ -107,7 +124,10 @@ mod tests {
     #[test]
     fn paths() {
         let cases: [(&[u8], Option<&str>); 7] = [
-            (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Some("/metrics")),
+            (
+                b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+                Some("/metrics"),
+            ),
             (b"GET /readyz?verbose HTTP/1.0\r\n\r\n", Some("/readyz")),
             (b"POST /metrics HTTP/1.1\r\n\r\n", None),
             (b"GET /metrics\r\n\r\n", None),

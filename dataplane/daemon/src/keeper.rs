@@ -33,7 +33,11 @@ pub(crate) enum ApplyError {
 }
 
 fn listed(invalid: &[Invalid]) -> String {
-    invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    invalid
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// The one place through which a new state comes.
@@ -47,8 +51,17 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(directory: Arc<StateDir>, events: Sender<Event>, file: Option<PathBuf>) -> Self {
-        Self { directory, events, file, turn: Mutex::new(()) }
+    pub(crate) fn new(
+        directory: Arc<StateDir>,
+        events: Sender<Event>,
+        file: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            directory,
+            events,
+            file,
+            turn: Mutex::new(()),
+        }
     }
 
     /// Takes a state that came over the control API.
@@ -61,7 +74,9 @@ impl Keeper {
         let directory = Arc::clone(&self.directory);
         let save = move || directory.save(FILE, &state.encode_to_vec());
         // A panic in `save` is as good as a reconciler that ended: the daemon cannot go on.
-        tokio::task::spawn_blocking(save).await.map_err(|_| ApplyError::Stopped)??;
+        tokio::task::spawn_blocking(save)
+            .await
+            .map_err(|_| ApplyError::Stopped)??;
         self.hand_over(desired)
     }
 
@@ -71,7 +86,9 @@ impl Keeper {
     }
 
     fn hand_over(&self, desired: Desired) -> Result<(), ApplyError> {
-        self.events.send(Event::Desired(desired)).map_err(|_| ApplyError::Stopped)
+        self.events
+            .send(Event::Desired(desired))
+            .map_err(|_| ApplyError::Stopped)
     }
 
     /// Hands over the kept state, so that the node serves without anyone telling it to.
@@ -98,7 +115,10 @@ impl Keeper {
     }
 
     fn give_up(&self, why: &str) -> Result<(), ApplyError> {
-        tracing::error!(why, "the kept state cannot be used and was put aside; nothing is served");
+        tracing::error!(
+            why,
+            "the kept state cannot be used and was put aside; nothing is served"
+        );
         Ok(self.directory.set_aside(FILE)?)
     }
 }

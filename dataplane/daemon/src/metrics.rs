@@ -34,29 +34,57 @@ impl<'a> Family<'a> {
 }
 
 fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// All metrics of the node.
 pub(crate) fn text(report: &v1::NodeReport, connections: usize) -> String {
     let mut text = String::with_capacity(4 << 10);
     let out = &mut text;
-    let version = report.host.as_ref().map_or("", |host| host.version.as_str());
+    let version = report
+        .host
+        .as_ref()
+        .map_or("", |host| host.version.as_str());
     Family::new(out, "roadstead_info", "gauge", "The daemon.").sample(&[("version", version)], 1);
     volumes(out, &report.volumes);
     drives(out, &report.drives);
-    let mut family = Family::new(out, "roadstead_connections", "gauge", "Open NVMe/TCP connections.");
+    let mut family = Family::new(
+        out,
+        "roadstead_connections",
+        "gauge",
+        "Open NVMe/TCP connections.",
+    );
     family.sample(&[], connections);
-    let mut family =
-        Family::new(out, "roadstead_controllers", "gauge", "Controllers that hosts are connected to.");
+    let mut family = Family::new(
+        out,
+        "roadstead_controllers",
+        "gauge",
+        "Controllers that hosts are connected to.",
+    );
     for subsystem in &report.subsystems {
-        family.sample(&[("subsystem", &subsystem.nqn)], subsystem.controllers.len());
+        family.sample(
+            &[("subsystem", &subsystem.nqn)],
+            subsystem.controllers.len(),
+        );
     }
-    let mut family = Family::new(out, "roadstead_portal_listening", "gauge", "Whether hosts can connect.");
+    let mut family = Family::new(
+        out,
+        "roadstead_portal_listening",
+        "gauge",
+        "Whether hosts can connect.",
+    );
     for listed in &report.portals {
-        let Some(portal) = &listed.portal else { continue };
+        let Some(portal) = &listed.portal else {
+            continue;
+        };
         let port = portal.port.to_string();
-        let labels = [("address", portal.address.as_str()), ("port", port.as_str())];
+        let labels = [
+            ("address", portal.address.as_str()),
+            ("port", port.as_str()),
+        ];
         family.sample(&labels, u8::from(listed.listening));
     }
     attachments(out, &report.attachments);
@@ -68,23 +96,46 @@ fn volumes(out: &mut String, volumes: &[v1::VolumeReport]) {
     type Count = fn(&v1::IoCounters) -> u64;
     let counters: [(&'static str, &str, Count); 6] = [
         ("roadstead_volume_reads_total", "Reads done.", |c| c.reads),
-        ("roadstead_volume_writes_total", "Writes done.", |c| c.writes),
-        ("roadstead_volume_flushes_total", "Flushes done.", |c| c.flushes),
-        ("roadstead_volume_read_bytes_total", "Bytes read.", |c| c.read_bytes),
-        ("roadstead_volume_written_bytes_total", "Bytes written.", |c| c.written_bytes),
-        ("roadstead_volume_errors_total", "Commands that failed.", |c| c.errors),
+        ("roadstead_volume_writes_total", "Writes done.", |c| {
+            c.writes
+        }),
+        ("roadstead_volume_flushes_total", "Flushes done.", |c| {
+            c.flushes
+        }),
+        ("roadstead_volume_read_bytes_total", "Bytes read.", |c| {
+            c.read_bytes
+        }),
+        (
+            "roadstead_volume_written_bytes_total",
+            "Bytes written.",
+            |c| c.written_bytes,
+        ),
+        (
+            "roadstead_volume_errors_total",
+            "Commands that failed.",
+            |c| c.errors,
+        ),
     ];
     for (name, help, count) in counters {
         let mut family = Family::new(out, name, "counter", help);
         for volume in volumes {
-            let labels = [("volume", volume.name.as_str()), ("uuid", volume.uuid.as_str())];
+            let labels = [
+                ("volume", volume.name.as_str()),
+                ("uuid", volume.uuid.as_str()),
+            ];
             family.sample(&labels, volume.counters.as_ref().map_or(0, count));
         }
     }
     type Gauge = fn(&v1::VolumeReport) -> u64;
     let gauges: [(&'static str, &str, Gauge); 3] = [
-        ("roadstead_volume_size_bytes", "Size of the volume.", |v| v.size_bytes),
-        ("roadstead_volume_allocated_bytes", "Space that it takes.", |v| v.allocated_bytes),
+        ("roadstead_volume_size_bytes", "Size of the volume.", |v| {
+            v.size_bytes
+        }),
+        (
+            "roadstead_volume_allocated_bytes",
+            "Space that it takes.",
+            |v| v.allocated_bytes,
+        ),
         ("roadstead_volume_online", "Whether it is served.", |v| {
             u64::from(v.state() == v1::VolumeState::Online)
         }),
@@ -92,7 +143,10 @@ fn volumes(out: &mut String, volumes: &[v1::VolumeReport]) {
     for (name, help, value) in gauges {
         let mut family = Family::new(out, name, "gauge", help);
         for volume in volumes {
-            let labels = [("volume", volume.name.as_str()), ("uuid", volume.uuid.as_str())];
+            let labels = [
+                ("volume", volume.name.as_str()),
+                ("uuid", volume.uuid.as_str()),
+            ];
             family.sample(&labels, value(volume));
         }
     }
@@ -101,9 +155,15 @@ fn volumes(out: &mut String, volumes: &[v1::VolumeReport]) {
 fn drives(out: &mut String, drives: &[v1::DriveReport]) {
     type Gauge = fn(&v1::DriveReport) -> u64;
     let gauges: [(&'static str, &str, Gauge); 4] = [
-        ("roadstead_drive_capacity_bytes", "Room for volumes.", |d| d.capacity_bytes),
-        ("roadstead_drive_free_bytes", "Room for new volumes.", |d| d.free_bytes),
-        ("roadstead_drive_allocated_bytes", "Space in use.", |d| d.allocated_bytes),
+        ("roadstead_drive_capacity_bytes", "Room for volumes.", |d| {
+            d.capacity_bytes
+        }),
+        ("roadstead_drive_free_bytes", "Room for new volumes.", |d| {
+            d.free_bytes
+        }),
+        ("roadstead_drive_allocated_bytes", "Space in use.", |d| {
+            d.allocated_bytes
+        }),
         ("roadstead_drive_online", "Whether it serves.", |d| {
             u64::from(d.state() == v1::DriveState::Online)
         }),
@@ -117,13 +177,25 @@ fn drives(out: &mut String, drives: &[v1::DriveReport]) {
 }
 
 fn attachments(out: &mut String, attachments: &[v1::AttachmentReport]) {
-    let mut family =
-        Family::new(out, "roadstead_attachment_paths_live", "gauge", "Paths that carry I/O.");
+    let mut family = Family::new(
+        out,
+        "roadstead_attachment_paths_live",
+        "gauge",
+        "Paths that carry I/O.",
+    );
     for attachment in attachments {
-        let live = attachment.paths.iter().filter(|path| path.state() == v1::PathState::Live);
+        let live = attachment
+            .paths
+            .iter()
+            .filter(|path| path.state() == v1::PathState::Live);
         family.sample(&[("attachment", &attachment.id)], live.count());
     }
-    let mut family = Family::new(out, "roadstead_attachment_paths", "gauge", "Paths asked for.");
+    let mut family = Family::new(
+        out,
+        "roadstead_attachment_paths",
+        "gauge",
+        "Paths asked for.",
+    );
     for attachment in attachments {
         family.sample(&[("attachment", &attachment.id)], attachment.paths.len());
     }
@@ -168,7 +240,10 @@ mod tests {
 
     #[test]
     fn the_text() {
-        let counters = v1::IoCounters { reads: 3, ..Default::default() };
+        let counters = v1::IoCounters {
+            reads: 3,
+            ..Default::default()
+        };
         let report = v1::NodeReport {
             volumes: vec![v1::VolumeReport {
                 uuid: "u".into(),

@@ -27,9 +27,18 @@ impl Reporter {
             applied_revision: status.applied_revision.clone(),
             host: Some(self.host(&status)),
             drives: status.drives.iter().map(drive).collect(),
-            volumes: status.volumes.iter().map(|volume| self.volume(volume)).collect(),
+            volumes: status
+                .volumes
+                .iter()
+                .map(|volume| self.volume(volume))
+                .collect(),
             portals: status.portals.clone(),
-            attachments: self.attachments.attachments().iter().map(attachment).collect(),
+            attachments: self
+                .attachments
+                .attachments()
+                .iter()
+                .map(attachment)
+                .collect(),
             subsystems: subsystems(&status.subsystems, self.server.controllers()),
         }
     }
@@ -43,7 +52,10 @@ impl Reporter {
             transports: vec![v1::Transport::Tcp.into()],
             attach_methods: methods.into_iter().map(str::to_owned).collect(),
             unused_drives: status.unused.clone(),
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
         }
     }
 
@@ -97,7 +109,9 @@ fn subsystems(nqns: &[String], controllers: Vec<ControllerInfo>) -> Vec<v1::Subs
     let mut found: BTreeMap<String, Vec<v1::ControllerReport>> =
         nqns.iter().map(|nqn| (nqn.clone(), Vec::new())).collect();
     for controller in controllers {
-        let Some(of_subsystem) = found.get_mut(&controller.subsystem_nqn) else { continue };
+        let Some(of_subsystem) = found.get_mut(&controller.subsystem_nqn) else {
+            continue;
+        };
         of_subsystem.push(v1::ControllerReport {
             cntlid: u32::from(controller.cntlid),
             host_nqn: controller.host_nqn,
@@ -113,7 +127,12 @@ fn subsystems(nqns: &[String], controllers: Vec<ControllerInfo>) -> Vec<v1::Subs
 
 /// An attachment in the API's words.
 pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
-    let Attachment { spec, device, paths, error } = attachment;
+    let Attachment {
+        spec,
+        device,
+        paths,
+        error,
+    } = attachment;
     let mut paths: Vec<v1::PathReport> = paths.iter().map(path).collect();
     if let Some(error) = error {
         for path in paths.iter_mut().filter(|path| path.message.is_empty()) {
@@ -125,7 +144,9 @@ pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
         subsystem_nqn: spec.subsystem_nqn.clone(),
         volume_uuid: spec.volume_uuid.to_string(),
         method: spec.method.clone().unwrap_or_default(),
-        device: device.as_ref().map_or_else(String::new, |device| device.path.display().to_string()),
+        device: device
+            .as_ref()
+            .map_or_else(String::new, |device| device.path.display().to_string()),
         size_bytes: device.as_ref().map_or(0, |device| device.size_bytes),
         paths,
         read_only: spec.read_only,

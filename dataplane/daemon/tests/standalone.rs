@@ -35,7 +35,10 @@ fn check(path: &Path) -> (i32, String) {
         .arg(path)
         .output()
         .unwrap();
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
@@ -61,14 +64,23 @@ async fn the_file_rules() {
     let file = config(dir.path(), portal, "", "32MiB");
     let daemon = Daemon::start(dir.path(), &["--config", file.to_str().unwrap()]).await;
     let served = |report: &v1::NodeReport| report.portals.iter().all(|portal| portal.listening);
-    let report =
-        daemon.report_when("it serves", |report| !report.portals.is_empty() && served(report)).await;
+    let report = daemon
+        .report_when("it serves", |report| {
+            !report.portals.is_empty() && served(report)
+        })
+        .await;
     assert_eq!(report.volumes[0].state(), VolumeState::Online);
     assert_eq!(report.volumes[0].name, "one");
     let drive = drive_of(&report, "d");
-    assert_eq!(drive.capacity_bytes, 64 * MIB, "a memory drive has the room that was asked for");
+    assert_eq!(
+        drive.capacity_bytes,
+        64 * MIB,
+        "a memory drive has the room that was asked for"
+    );
 
-    let request = v1::ApplyRequest { state: Some(v1::NodeState::default()) };
+    let request = v1::ApplyRequest {
+        state: Some(v1::NodeState::default()),
+    };
     let status = daemon.client().await.apply(request).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     assert!(status.message().contains("SIGHUP"), "{status}");
@@ -76,7 +88,10 @@ async fn the_file_rules() {
     config(dir.path(), portal, "nonsense: 1\n", "48MiB");
     daemon.signal("HUP");
     until("the mistake is in the log", async || {
-        daemon.log_text().contains("nonsense: unknown field").then_some(())
+        daemon
+            .log_text()
+            .contains("nonsense: unknown field")
+            .then_some(())
     })
     .await;
     assert_eq!(daemon.report().await.volumes[0].size_bytes, 32 * MIB);
@@ -103,13 +118,25 @@ async fn health_and_metrics() {
     let file = config(dir.path(), free_address(), "", "32MiB");
     let metrics = free_address();
     let listen = metrics.to_string();
-    let arguments = ["--config", file.to_str().unwrap(), "--metrics-listen", &listen];
+    let arguments = [
+        "--config",
+        file.to_str().unwrap(),
+        "--metrics-listen",
+        &listen,
+    ];
     let _daemon = Daemon::start(dir.path(), &arguments).await;
     until("it is ready", async || {
-        get(metrics, "/readyz").await.filter(|answer| answer.starts_with("HTTP/1.1 200 OK\r\n"))
+        get(metrics, "/readyz")
+            .await
+            .filter(|answer| answer.starts_with("HTTP/1.1 200 OK\r\n"))
     })
     .await;
-    assert!(get(metrics, "/healthz").await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(
+        get(metrics, "/healthz")
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 OK\r\n")
+    );
     let text = get(metrics, "/metrics").await.unwrap();
     for line in [
         r#"roadstead_drive_capacity_bytes{drive="d"} 67108864"#,
@@ -118,5 +145,10 @@ async fn health_and_metrics() {
     ] {
         assert!(text.contains(line), "{line}:\n{text}");
     }
-    assert!(get(metrics, "/other").await.unwrap().starts_with("HTTP/1.1 404"));
+    assert!(
+        get(metrics, "/other")
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 404")
+    );
 }

@@ -23,7 +23,10 @@ async fn it_serves_again_by_itself_after_kill_9() {
 
     let daemon = Daemon::start(dir.path(), &[]).await;
     let after = daemon.applied("7").await;
-    assert_eq!(drive_of(&after, "d").pool_uuid, drive_of(&before, "d").pool_uuid);
+    assert_eq!(
+        drive_of(&after, "d").pool_uuid,
+        drive_of(&before, "d").pool_uuid
+    );
     assert_eq!(after, before, "nobody told it anything");
     assert!(std::net::TcpStream::connect(address).is_ok());
     assert!(daemon.stop());
@@ -38,9 +41,21 @@ async fn the_same_state_twice_changes_nothing() {
     let log = daemon.log_text();
     wanted.revision = "2".into();
     let second = daemon.apply(&wanted).await;
-    assert_eq!(second, v1::NodeReport { applied_revision: "2".into(), ..first });
+    assert_eq!(
+        second,
+        v1::NodeReport {
+            applied_revision: "2".into(),
+            ..first
+        }
+    );
     let said = daemon.log_text()[log.len()..].to_owned();
-    for word in ["drive open", "volume made", "subsystem served", "portal open", "failed; it is"] {
+    for word in [
+        "drive open",
+        "volume made",
+        "subsystem served",
+        "portal open",
+        "failed; it is",
+    ] {
         assert!(!said.contains(word), "{word}: {said}");
     }
 }
@@ -52,25 +67,50 @@ async fn nothing_is_deleted_unless_it_is_said() {
     let full = state(dir.path(), "1", free_address());
     daemon.apply(&full).await;
 
-    let empty = v1::NodeState { volumes: vec![], subsystems: vec![], ..full.clone() };
-    let report = daemon.apply(&v1::NodeState { revision: "2".into(), ..empty }).await;
+    let empty = v1::NodeState {
+        volumes: vec![],
+        subsystems: vec![],
+        ..full.clone()
+    };
+    let report = daemon
+        .apply(&v1::NodeState {
+            revision: "2".into(),
+            ..empty
+        })
+        .await;
     assert_eq!(volume_of(&report, VOLUME).state(), VolumeState::Orphan);
     assert_eq!(report.subsystems, []);
 
-    let mut contradiction = v1::NodeState { revision: "3".into(), ..full.clone() };
+    let mut contradiction = v1::NodeState {
+        revision: "3".into(),
+        ..full.clone()
+    };
     contradiction.volumes[0].absent = true;
     let report = daemon.apply(&contradiction).await;
     assert_eq!(volume_of(&report, VOLUME).state(), VolumeState::Failed);
     assert_eq!(volume_of(&report, VOLUME).reason, "InUse");
 
-    let gone = v1::NodeState { revision: "4".into(), subsystems: vec![], ..contradiction };
+    let gone = v1::NodeState {
+        revision: "4".into(),
+        subsystems: vec![],
+        ..contradiction
+    };
     let report = daemon.apply(&gone).await;
     assert_eq!(volume_of(&report, VOLUME).state(), VolumeState::Absent);
     let drive = drive_of(&report, "d");
     assert_eq!(drive.free_bytes, drive.capacity_bytes, "the space is back");
 
-    let report = daemon.apply(&v1::NodeState { revision: "5".into(), ..gone }).await;
-    assert_eq!(volume_of(&report, VOLUME).state(), VolumeState::Absent, "again is no error");
+    let report = daemon
+        .apply(&v1::NodeState {
+            revision: "5".into(),
+            ..gone
+        })
+        .await;
+    assert_eq!(
+        volume_of(&report, VOLUME).state(),
+        VolumeState::Absent,
+        "again is no error"
+    );
 }
 
 #[tokio::test]
@@ -81,7 +121,14 @@ async fn what_cannot_be_is_refused_with_a_reason() {
     daemon.apply(&wanted).await;
     let cases: [(&str, v1::Volume, &str); 4] = [
         ("2", volume(VOLUME, "d", 32), "ShrinkRefused"),
-        ("3", v1::Volume { block_size: 512, ..volume(VOLUME, "d", 64) }, "BlockSizeRefused"),
+        (
+            "3",
+            v1::Volume {
+                block_size: 512,
+                ..volume(VOLUME, "d", 64)
+            },
+            "BlockSizeRefused",
+        ),
         ("4", volume(VOLUME, "d", 1024), "NoRoom"),
         ("5", volume(VOLUME, "e", 64), "OnOtherDrive"),
     ];
@@ -92,12 +139,19 @@ async fn what_cannot_be_is_refused_with_a_reason() {
         state.drives.push(memory_drive("e", 128));
         let report = daemon.apply(&state).await;
         let volume = volume_of(&report, VOLUME);
-        assert_eq!((volume.state(), volume.reason.as_str()), (VolumeState::Failed, reason));
+        assert_eq!(
+            (volume.state(), volume.reason.as_str()),
+            (VolumeState::Failed, reason)
+        );
         assert!(!volume.message.is_empty());
         assert_eq!(volume.size_bytes, 64 * MIB, "{reason}: it is kept");
         assert_eq!(report.subsystems.len(), 1, "{reason}: it is served");
     }
-    let larger = v1::NodeState { revision: "6".into(), volumes: vec![volume(VOLUME, "d", 96)], ..wanted };
+    let larger = v1::NodeState {
+        revision: "6".into(),
+        volumes: vec![volume(VOLUME, "d", 96)],
+        ..wanted
+    };
     let report = daemon.apply(&larger).await;
     assert_eq!(volume_of(&report, VOLUME).size_bytes, 96 * MIB);
     assert_eq!(volume_of(&report, VOLUME).state(), VolumeState::Online);
@@ -118,15 +172,25 @@ async fn drives_that_hold_something_are_left_alone() {
     let path = |name: &str| dir.path().join(name);
     ext4_like(&path("ext4"));
     let before = std::fs::read(path("ext4")).unwrap();
-    let other = v1::Drive { owner: "target-2".into(), ..file_drive("other", &path("other"), 64) };
+    let other = v1::Drive {
+        owner: "target-2".into(),
+        ..file_drive("other", &path("other"), 64)
+    };
     daemon
-        .apply(&v1::NodeState { revision: "0".into(), drives: vec![other.clone()], ..Default::default() })
+        .apply(&v1::NodeState {
+            revision: "0".into(),
+            drives: vec![other.clone()],
+            ..Default::default()
+        })
         .await;
     let refused = v1::NodeState {
         revision: "1".into(),
         drives: vec![
             file_drive("ext4", &path("ext4"), 64),
-            v1::Drive { owner: "target-1".into(), ..other },
+            v1::Drive {
+                owner: "target-1".into(),
+                ..other
+            },
             file_drive("small", &path("small"), 1),
             path_drive("none", &path("none")),
             path_drive("directory", dir.path()),
@@ -141,16 +205,26 @@ async fn drives_that_hold_something_are_left_alone() {
         ("none", DriveState::Missing, "NotFound"),
     ] {
         let drive = drive_of(&report, name);
-        assert_eq!((drive.state(), drive.reason.as_str()), (state, reason), "{drive:?}");
+        assert_eq!(
+            (drive.state(), drive.reason.as_str()),
+            (state, reason),
+            "{drive:?}"
+        );
         assert!(drive.message.contains(name), "{drive:?}");
     }
     assert_ne!(drive_of(&report, "directory").state(), DriveState::Online);
-    assert!(std::fs::read(path("ext4")).unwrap() == before, "it was written to");
+    assert!(
+        std::fs::read(path("ext4")).unwrap() == before,
+        "it was written to"
+    );
 
     let mut forced = refused;
     forced.revision = "2".into();
     forced.drives.truncate(2);
-    forced.drives.iter_mut().for_each(|drive| drive.force = true);
+    forced
+        .drives
+        .iter_mut()
+        .for_each(|drive| drive.force = true);
     let report = daemon.apply(&forced).await;
     for drive in &report.drives {
         assert_eq!(drive.state(), DriveState::Online, "{drive:?}");
@@ -191,7 +265,10 @@ async fn a_blank_drive_in_the_place_of_a_used_one_is_not_filled() {
     daemon.kill();
     let file = dir.path().join("drive");
     std::fs::remove_file(&file).unwrap();
-    std::fs::File::create(&file).unwrap().set_len(128 * MIB).unwrap();
+    std::fs::File::create(&file)
+        .unwrap()
+        .set_len(128 * MIB)
+        .unwrap();
 
     let daemon = Daemon::start(dir.path(), &[]).await;
     let report = daemon.applied("1").await;
@@ -214,10 +291,18 @@ async fn a_malformed_state_is_refused_as_a_whole() {
     let request = v1::ApplyRequest { state: Some(bad) };
     let status = daemon.client().await.apply(request).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
-    for part in ["subsystems[0].nqn: 'example' is not an NQN", "portals[0].port: 0 is not"] {
+    for part in [
+        "subsystems[0].nqn: 'example' is not an NQN",
+        "portals[0].port: 0 is not",
+    ] {
         assert!(status.message().contains(part), "{status}");
     }
-    let empty = daemon.client().await.apply(v1::ApplyRequest { state: None }).await.unwrap_err();
+    let empty = daemon
+        .client()
+        .await
+        .apply(v1::ApplyRequest { state: None })
+        .await
+        .unwrap_err();
     assert_eq!(empty.code(), tonic::Code::InvalidArgument);
     assert_eq!(daemon.report().await.drives, []);
 }
@@ -236,7 +321,10 @@ async fn a_damaged_state_is_put_aside() {
 
     let daemon = Daemon::start(dir.path(), &[]).await;
     let report = daemon.report().await;
-    assert_eq!((report.applied_revision.as_str(), report.drives.len()), ("", 0));
+    assert_eq!(
+        (report.applied_revision.as_str(), report.drives.len()),
+        ("", 0)
+    );
     assert!(daemon.log_text().contains("its checksum is wrong"));
     assert!(dir.path().join("state/state.damaged").exists());
     let report = daemon.apply(&wanted).await;
@@ -248,7 +336,11 @@ async fn a_watcher_sees_every_change() {
     let dir = temporary();
     let daemon = Daemon::start(dir.path(), &[]).await;
     let mut client = daemon.client().await;
-    let mut reports = client.watch(v1::WatchRequest {}).await.unwrap().into_inner();
+    let mut reports = client
+        .watch(v1::WatchRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     let first = reports.message().await.unwrap().unwrap();
     assert_eq!(first.applied_revision, "");
     let host = first.host.unwrap();
@@ -272,14 +364,19 @@ async fn a_portal_that_is_taken_is_tried_again() {
     assert!(!report.portals[0].listening);
     assert!(!report.portals[0].message.is_empty());
     drop(squatter);
-    daemon.report_when("it listens", |report| report.portals[0].listening).await;
+    daemon
+        .report_when("it listens", |report| report.portals[0].listening)
+        .await;
 }
 
 #[tokio::test]
 async fn one_daemon_for_one_place() {
     let dir = temporary();
     let daemon = Daemon::start(dir.path(), &[]).await;
-    let mode = std::fs::metadata(&daemon.socket).unwrap().permissions().mode();
+    let mode = std::fs::metadata(&daemon.socket)
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     let second = |state: &str| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_roadsteadd"))

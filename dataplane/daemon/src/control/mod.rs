@@ -43,7 +43,10 @@ pub(crate) enum ControlError {
     SocketInUse { path: PathBuf },
     /// The TCP port cannot be had.
     #[error("cannot listen at {address}: {source}")]
-    Tcp { address: SocketAddr, source: io::Error },
+    Tcp {
+        address: SocketAddr,
+        source: io::Error,
+    },
     /// The server ended.
     #[error("the control API ended: {0}")]
     Ended(#[from] tonic::transport::Error),
@@ -51,12 +54,21 @@ pub(crate) enum ControlError {
 
 /// Binds the unix socket. The process's umask makes it the owner's alone before anyone can reach it.
 pub(crate) fn bind_socket(path: &Path) -> Result<UnixListener, ControlError> {
-    let failed = |source| ControlError::Socket { path: path.to_owned(), source };
+    let failed = |source| ControlError::Socket {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(ControlError::SocketInUse { path: path.to_owned() });
+        return Err(ControlError::SocketInUse {
+            path: path.to_owned(),
+        });
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -68,14 +80,23 @@ pub(crate) fn bind_socket(path: &Path) -> Result<UnixListener, ControlError> {
 }
 
 /// Serves all calls at the unix socket.
-pub(crate) async fn serve_socket(node: Arc<Node>, listener: UnixListener) -> Result<(), ControlError> {
+pub(crate) async fn serve_socket(
+    node: Arc<Node>,
+    listener: UnixListener,
+) -> Result<(), ControlError> {
     let incoming = UnixListenerStream::new(listener);
     let service = service::Service::new(node, Origin::Socket);
-    Ok(Server::builder().add_service(limits(service)).serve_with_incoming(incoming).await?)
+    Ok(Server::builder()
+        .add_service(limits(service))
+        .serve_with_incoming(incoming)
+        .await?)
 }
 
 /// Serves the operator's calls at the TCP port, from the moment that there are certificates.
-pub(crate) async fn serve_operator(node: Arc<Node>, listen: ControlListen) -> Result<(), ControlError> {
+pub(crate) async fn serve_operator(
+    node: Arc<Node>,
+    listen: ControlListen,
+) -> Result<(), ControlError> {
     let (config, mut current) = watch::channel(None);
     let reload = tokio::spawn(tls::reload(listen.tls_dir, config));
     let _reload = AbortOnDrop(reload);

@@ -68,7 +68,9 @@ impl Service {
         let attachments = Arc::clone(&self.node.attachments);
         match tokio::task::spawn_blocking(move || work(&attachments)).await {
             Ok(result) => result.map_err(|error| attach_status(&error)),
-            Err(error) => Err(Status::internal(format!("the operation ended early: {error}"))),
+            Err(error) => Err(Status::internal(format!(
+                "the operation ended early: {error}"
+            ))),
         }
     }
 }
@@ -83,7 +85,11 @@ impl NodeApi for Service {
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let state = request.into_inner().state;
         let state = state.ok_or_else(|| Status::invalid_argument("state: is missing"))?;
-        self.node.keeper.apply(state).await.map_err(|error| apply_status(&error))?;
+        self.node
+            .keeper
+            .apply(state)
+            .await
+            .map_err(|error| apply_status(&error))?;
         Ok(Response::new(v1::ApplyResponse {}))
     }
 
@@ -109,7 +115,9 @@ impl NodeApi for Service {
         self.only_at_socket("Attach")?;
         let spec = attach_spec(request.into_inner())?;
         let attached = self.blocking(move |manager| manager.attach(spec)).await?;
-        Ok(Response::new(v1::AttachResponse { attachment: Some(attachment(&attached)) }))
+        Ok(Response::new(v1::AttachResponse {
+            attachment: Some(attachment(&attached)),
+        }))
     }
 
     async fn detach(
@@ -142,9 +150,9 @@ async fn watch(node: Arc<Node>, reports: mpsc::Sender<Result<v1::NodeReport, Sta
     loop {
         let report = node.reporter.report();
         let essence = without_counters(report.clone());
-        let is_due = last.as_ref().is_none_or(|(sent, at)| {
-            *sent != essence || at.elapsed() >= REPORT_INTERVAL
-        });
+        let is_due = last
+            .as_ref()
+            .is_none_or(|(sent, at)| *sent != essence || at.elapsed() >= REPORT_INTERVAL);
         if is_due {
             if reports.send(Ok(report)).await.is_err() {
                 return;
@@ -171,7 +179,10 @@ fn attach_spec(request: v1::AttachRequest) -> Result<Spec, Status> {
             let what = "this daemon connects over TCP only".to_owned();
             return Err(wrong(&format!("paths[{i}].transport"), what));
         }
-        paths.push(PathSpec { address: portal.address.ip(), port: portal.address.port() });
+        paths.push(PathSpec {
+            address: portal.address.ip(),
+            port: portal.address.port(),
+        });
     }
     Ok(Spec {
         id: request.id,

@@ -15,7 +15,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
@@ -59,7 +61,11 @@ impl Files {
             let path = directory.join(name);
             std::fs::read(&path).map_err(|source| TlsError::Read { path, source })
         };
-        Ok(Self { ca: read("ca.crt")?, certificate: read("tls.crt")?, key: read("tls.key")? })
+        Ok(Self {
+            ca: read("ca.crt")?,
+            certificate: read("tls.crt")?,
+            key: read("tls.key")?,
+        })
     }
 
     fn server_config(&self, directory: &Path) -> Result<ServerConfig, TlsError> {
@@ -67,7 +73,10 @@ impl Files {
             let path = directory.join(name);
             move || TlsError::Content { path, what }
         };
-        let unusable = |why: String| TlsError::Unusable { directory: directory.to_owned(), why };
+        let unusable = |why: String| TlsError::Unusable {
+            directory: directory.to_owned(),
+            why,
+        };
         let certificates = |pem: &[u8]| -> Option<Vec<CertificateDer<'static>>> {
             let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
             found.ok().filter(|found| !found.is_empty())
@@ -76,7 +85,8 @@ impl Files {
         for ca in certificates(&self.ca).ok_or_else(content("ca.crt", "a certificate"))? {
             roots.add(ca).map_err(|error| unusable(error.to_string()))?;
         }
-        let chain = certificates(&self.certificate).ok_or_else(content("tls.crt", "a certificate"))?;
+        let chain =
+            certificates(&self.certificate).ok_or_else(content("tls.crt", "a certificate"))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| content("tls.key", "a private key")())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -111,7 +121,9 @@ impl ClientCertVerifier for OnlyOperator {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chains.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .chains
+            .verify_client_cert(end_entity, intermediates, now)?;
         if is_operator(end_entity) {
             Ok(verified)
         } else {
@@ -125,7 +137,8 @@ impl ClientCertVerifier for OnlyOperator {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, certificate, signature)
+        self.chains
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -134,7 +147,8 @@ impl ClientCertVerifier for OnlyOperator {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, certificate, signature)
+        self.chains
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -144,7 +158,9 @@ impl ClientCertVerifier for OnlyOperator {
 
 /// Whether the certificate's one common name is the operator's.
 fn is_operator(certificate: &CertificateDer<'_>) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return false;
+    };
     let mut names = certificate.subject().iter_common_name();
     match (names.next(), names.next()) {
         (Some(name), None) => name.as_str() == Ok(OPERATOR_TLS_NAME),
@@ -193,7 +209,9 @@ pub(crate) async fn accept(
 ) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -202,7 +220,9 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        let Some(config) = current.borrow().clone() else { continue };
+        let Some(config) = current.borrow().clone() else {
+            continue;
+        };
         let passed = passed.clone();
         tokio::spawn(async move {
             let _slot = slot;
@@ -212,7 +232,9 @@ pub(crate) async fn accept(
                 // The server has stopped if nobody takes it.
                 Ok(Ok(stream)) => drop(passed.send(Ok(stream)).await),
                 Ok(Err(error)) => tracing::warn!(%peer, %error, "control connection refused"),
-                Err(_) => tracing::warn!(%peer, "control connection refused: the handshake took too long"),
+                Err(_) => {
+                    tracing::warn!(%peer, "control connection refused: the handshake took too long")
+                }
             }
         });
     }

@@ -29,9 +29,13 @@ impl Device {
 /// Finds the device that is meant.
 pub(crate) fn find(source: &Source, _force: bool) -> Result<Device, OpenError> {
     match source {
-        Source::Path(path) => {
-            Ok(Device { path: path.clone(), serial: String::new(), model: String::new() })
-        }
-        _ => Err(OpenError::NotFound { what: "a device".to_owned() }),
+        Source::Path(path) => Ok(Device {
+            path: path.clone(),
+            serial: String::new(),
+            model: String::new(),
+        }),
+        _ => Err(OpenError::NotFound {
+            what: "a device".to_owned(),
+        }),
     }
 }

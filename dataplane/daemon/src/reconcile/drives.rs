@@ -43,7 +43,12 @@ struct Place {
 impl Place {
     fn of(path: &Path, metadata: &Metadata) -> Self {
         let path = path.to_owned();
-        Self { path, device: metadata.dev(), inode: metadata.ino(), special: metadata.rdev() }
+        Self {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            special: metadata.rdev(),
+        }
     }
 
     fn is_device(&self) -> bool {
@@ -76,13 +81,24 @@ pub(crate) enum DriveError {
         "{path} carries the pool {found}, but this drive's pool is {known}: two drives have changed places. \
          Name drives by serial number"
     )]
-    OtherPool { path: String, known: Uuid, found: Uuid },
+    OtherPool {
+        path: String,
+        known: Uuid,
+        found: Uuid,
+    },
     /// The memory cannot be had.
     #[error("no memory for a drive of {size_bytes} bytes: {source}")]
-    Memory { size_bytes: u64, source: roadstead_ring::RingError },
+    Memory {
+        size_bytes: u64,
+        source: roadstead_ring::RingError,
+    },
     /// A system call failed.
     #[error("{path}: {doing} failed: {source}")]
-    Io { path: String, doing: &'static str, source: io::Error },
+    Io {
+        path: String,
+        doing: &'static str,
+        source: io::Error,
+    },
 }
 
 impl DriveError {
@@ -118,7 +134,10 @@ pub(crate) fn open(spec: &DriveSpec, known: Option<Uuid>) -> Result<Drive, Drive
                 return Err(OpenError::NotFound { what }.into());
             }
             let media = FileMedia::open_file(path, *size_bytes).map_err(|e| refused(path, e))?;
-            let about = DriveAbout { path: path.display().to_string(), ..DriveAbout::default() };
+            let about = DriveAbout {
+                path: path.display().to_string(),
+                ..DriveAbout::default()
+            };
             take(spec, known, media, path, about)
         }
         Source::Path(_) | Source::Serial(_) | Source::Model(_) => {
@@ -138,8 +157,17 @@ fn open_memory(spec: &DriveSpec, size_bytes: u64) -> Result<Drive, DriveError> {
     let length = usize::try_from(whole).unwrap_or(usize::MAX);
     let memory = Arc::new(SharedMemory::new(length).map_err(no_memory)?);
     let media = Arc::new(MemoryDrive(Arc::clone(&memory)));
-    let about = DriveAbout { path: "memory".to_owned(), ..DriveAbout::default() };
-    start(spec, Pool::open_or_format(media, &options)?, DriveIo::Memory(memory), about, None)
+    let about = DriveAbout {
+        path: "memory".to_owned(),
+        ..DriveAbout::default()
+    };
+    start(
+        spec,
+        Pool::open_or_format(media, &options)?,
+        DriveIo::Memory(memory),
+        about,
+        None,
+    )
 }
 
 /// The size of a medium on which a new pool has room for `room_bytes`.
@@ -160,7 +188,10 @@ fn media_bytes_for(room_bytes: u64, extent_bytes: u64) -> u64 {
 }
 
 fn options(spec: &DriveSpec) -> OpenOptions {
-    OpenOptions { force: spec.force, ..OpenOptions::new(spec.owner.clone()) }
+    OpenOptions {
+        force: spec.force,
+        ..OpenOptions::new(spec.owner.clone())
+    }
 }
 
 fn take(
@@ -172,18 +203,31 @@ fn take(
 ) -> Result<Drive, DriveError> {
     let failed = |doing| {
         let path = path.display().to_string();
-        move |source| DriveError::Io { path, doing, source }
+        move |source| DriveError::Io {
+            path,
+            doing,
+            source,
+        }
     };
-    let file = media.file().try_clone().map_err(failed("opening for I/O"))?;
+    let file = media
+        .file()
+        .try_clone()
+        .map_err(failed("opening for I/O"))?;
     let place = Place::of(path, &file.metadata().map_err(failed("looking at it"))?);
-    let io = DriveIo::File { fd: Arc::new(OwnedFd::from(file)) };
+    let io = DriveIo::File {
+        fd: Arc::new(OwnedFd::from(file)),
+    };
     let media: Arc<dyn Media> = Arc::new(media);
     if let Some(known) = known.filter(|_| !spec.force) {
         let path = path.display().to_string();
         match Pool::read_label(Arc::clone(&media))? {
             None => return Err(DriveError::PoolLost { path, known }),
             Some(label) if label.owner == spec.owner && label.pool_uuid != known => {
-                return Err(DriveError::OtherPool { path, known, found: label.pool_uuid });
+                return Err(DriveError::OtherPool {
+                    path,
+                    known,
+                    found: label.pool_uuid,
+                });
             }
             Some(_) => {}
         }
@@ -199,25 +243,47 @@ fn start(
     about: DriveAbout,
     place: Option<Place>,
 ) -> Result<Drive, DriveError> {
-    let name: String = spec.name.chars().rev().take(THREAD_NAME_LENGTH_MAX).collect();
+    let name: String = spec
+        .name
+        .chars()
+        .rev()
+        .take(THREAD_NAME_LENGTH_MAX)
+        .collect();
     let name: String = name.chars().rev().collect();
     let path = about.path.clone();
-    let failed = |source| DriveError::Io { path, doing: "starting its thread", source };
+    let failed = |source| DriveError::Io {
+        path,
+        doing: "starting its thread",
+        source,
+    };
     let thread = DriveThread::start(pool, &name).map_err(failed)?;
-    Ok(Drive { thread, io, about, place })
+    Ok(Drive {
+        thread,
+        io,
+        about,
+        place,
+    })
 }
 
 /// The error of opening as the pool's, where that has a word for it.
 fn refused(path: &Path, source: io::Error) -> DriveError {
     let path = path.display().to_string();
-    let error = match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+    let error = match source
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error)
+    {
         Some(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO | rustix::io::Errno::NODEV) => {
             OpenError::NotFound { what: path }
         }
-        Some(rustix::io::Errno::BUSY | rustix::io::Errno::WOULDBLOCK) => {
-            OpenError::InUse { path, holder: "another program".to_owned() }
-        }
-        _ => OpenError::Io { path, doing: "opening", source },
+        Some(rustix::io::Errno::BUSY | rustix::io::Errno::WOULDBLOCK) => OpenError::InUse {
+            path,
+            holder: "another program".to_owned(),
+        },
+        _ => OpenError::Io {
+            path,
+            doing: "opening",
+            source,
+        },
     };
     error.into()
 }
@@ -234,8 +300,15 @@ impl Drive {
 
     /// Whether the device has gone away.
     pub(crate) fn is_gone(&self) -> bool {
-        let is_gone = self.handle().fault().is_some_and(|fault| fault.kind == FaultKind::Gone);
-        is_gone || self.place.as_ref().is_some_and(|place| place.is_device() && !place.is_there())
+        let is_gone = self
+            .handle()
+            .fault()
+            .is_some_and(|fault| fault.kind == FaultKind::Gone);
+        is_gone
+            || self
+                .place
+                .as_ref()
+                .is_some_and(|place| place.is_device() && !place.is_there())
     }
 
     /// A sentence if the drive's file was removed although it is still open.
@@ -260,7 +333,11 @@ mod tests {
         for room in [1 << 20, 64 << 20, 1 << 30, 1 << 40, (1 << 30) + 1] {
             let whole = media_bytes_for(room, 1 << 20);
             let geometry = Geometry::plan(whole, 1 << 20, None).unwrap();
-            assert_eq!(u64::from(geometry.extent_count), u64::div_ceil(room, 1 << 20), "{room}");
+            assert_eq!(
+                u64::from(geometry.extent_count),
+                u64::div_ceil(room, 1 << 20),
+                "{room}"
+            );
         }
     }
 }

@@ -31,7 +31,10 @@ impl KnownPools {
             }
         };
         let text = String::from_utf8_lossy(&text);
-        Self { pools: text.lines().filter_map(parse).collect(), is_saved: true }
+        Self {
+            pools: text.lines().filter_map(parse).collect(),
+            is_saved: true,
+        }
     }
 
     pub(crate) fn save(&mut self, directory: &StateDir) -> Result<(), StoreError> {
@@ -47,18 +50,23 @@ impl KnownPools {
     }
 
     pub(crate) fn pool(&self, drive: &str, owner: &str) -> Option<Uuid> {
-        self.pools.get(&(drive.to_owned(), owner.to_owned())).copied()
+        self.pools
+            .get(&(drive.to_owned(), owner.to_owned()))
+            .copied()
     }
 
     pub(crate) fn remember(&mut self, drive: &str, owner: &str, pool: Uuid) {
-        let before = self.pools.insert((drive.to_owned(), owner.to_owned()), pool);
+        let before = self
+            .pools
+            .insert((drive.to_owned(), owner.to_owned()), pool);
         self.is_saved &= before == Some(pool);
     }
 
     /// Forgets the drives that nobody wants any more.
     pub(crate) fn keep_only(&mut self, wanted: &BTreeSet<(&str, &str)>) {
         let before = self.pools.len();
-        self.pools.retain(|(name, owner), _| wanted.contains(&(name.as_str(), owner.as_str())));
+        self.pools
+            .retain(|(name, owner), _| wanted.contains(&(name.as_str(), owner.as_str())));
         self.is_saved &= before == self.pools.len();
     }
 }

@@ -164,7 +164,9 @@ impl Reconciler {
         let check = self.checked_at + CHECK_INTERVAL;
         let retries = self.failures.values().map(|failed| failed.failure.retry_at);
         let listen = (!self.is_settled).then(|| self.started_at + LISTEN_DELAY_MAX);
-        let due = retries.chain(listen.filter(|due| *due > now)).fold(check, Instant::min);
+        let due = retries
+            .chain(listen.filter(|due| *due > now))
+            .fold(check, Instant::min);
         due.saturating_duration_since(now)
     }
 
@@ -181,14 +183,18 @@ impl Reconciler {
         if !same {
             // Whoever changes the state wants to see what it does now, not after a pause.
             let now = Instant::now();
-            self.failures.values_mut().for_each(|failed| failed.failure.retry_at = now);
+            self.failures
+                .values_mut()
+                .for_each(|failed| failed.failure.retry_at = now);
             self.desired = Some(desired);
         }
     }
 
     /// Takes every step that can be taken.
     fn work(&mut self) -> Result<(), ServeError> {
-        let Some(desired) = self.desired.take() else { return Ok(()) };
+        let Some(desired) = self.desired.take() else {
+            return Ok(());
+        };
         let result = self.work_on(&desired);
         self.desired = Some(desired);
         result
@@ -200,8 +206,11 @@ impl Reconciler {
             let wanted: HashSet<&Action> = actions.iter().collect();
             self.failures.retain(|action, _| wanted.contains(action));
             let now = Instant::now();
-            let mut ready: Vec<Action> =
-                actions.iter().filter(|action| self.is_ready(action, now)).cloned().collect();
+            let mut ready: Vec<Action> = actions
+                .iter()
+                .filter(|action| self.is_ready(action, now))
+                .cloned()
+                .collect();
             if !self.may_listen(&ready) {
                 ready.retain(|action| !matches!(action, Action::Listen(_)));
             }
@@ -211,8 +220,9 @@ impl Reconciler {
                 }
                 return Ok(());
             }
-            let (on_drives, on_server): (Vec<_>, Vec<_>) =
-                ready.into_iter().partition(|action| action.drive().is_some());
+            let (on_drives, on_server): (Vec<_>, Vec<_>) = ready
+                .into_iter()
+                .partition(|action| action.drive().is_some());
             self.serve(on_server)?;
             for action in on_drives {
                 self.start(action);
@@ -221,19 +231,30 @@ impl Reconciler {
     }
 
     fn is_ready(&self, action: &Action, now: Instant) -> bool {
-        let is_due = self.failures.get(action).is_none_or(|failed| failed.failure.retry_at <= now);
-        is_due && action.drive().is_none_or(|drive| !self.busy.contains(drive))
+        let is_due = self
+            .failures
+            .get(action)
+            .is_none_or(|failed| failed.failure.retry_at <= now);
+        is_due
+            && action
+                .drive()
+                .is_none_or(|drive| !self.busy.contains(drive))
     }
 
     fn may_listen(&self, ready: &[Action]) -> bool {
-        let nothing_else = ready.iter().all(|action| matches!(action, Action::Listen(_)));
+        let nothing_else = ready
+            .iter()
+            .all(|action| matches!(action, Action::Listen(_)));
         self.is_settled
             || (nothing_else && self.busy.is_empty())
             || self.started_at.elapsed() >= LISTEN_DELAY_MAX
     }
 
     fn settled(&mut self, desired: &Desired) {
-        let wanted = desired.drives.iter().map(|drive| (drive.name.as_str(), drive.owner.as_str()));
+        let wanted = desired
+            .drives
+            .iter()
+            .map(|drive| (drive.name.as_str(), drive.owner.as_str()));
         self.known.keep_only(&wanted.collect());
         self.save_known();
         if self.applied_revision != desired.revision || !self.is_settled {

@@ -53,9 +53,16 @@ pub(crate) enum Action {
     CloseDrive(String),
     /// Takes the place of the same drive that is gone, if there is one.
     OpenDrive(DriveSpec),
-    DeleteVolume { drive: String, uuid: Uuid },
+    DeleteVolume {
+        drive: String,
+        uuid: Uuid,
+    },
     CreateVolume(VolumeSpec),
-    GrowVolume { drive: String, uuid: Uuid, size_bytes: u64 },
+    GrowVolume {
+        drive: String,
+        uuid: Uuid,
+        size_bytes: u64,
+    },
     /// Makes the subsystem, or gives it other namespaces and hosts.
     Export(SubsystemSpec),
     Listen(PortalSpec),
@@ -82,12 +89,25 @@ impl fmt::Display for Action {
             Self::Unexport(nqn) => write!(f, "stop serving {nqn}"),
             Self::CloseDrive(drive) => write!(f, "close drive {drive}"),
             Self::OpenDrive(spec) => write!(f, "open drive {}", spec.name),
-            Self::DeleteVolume { drive, uuid } => write!(f, "delete volume {uuid} on drive {drive}"),
-            Self::CreateVolume(spec) => {
-                write!(f, "make volume {} ({}) on drive {}", spec.name, spec.uuid, spec.drive)
+            Self::DeleteVolume { drive, uuid } => {
+                write!(f, "delete volume {uuid} on drive {drive}")
             }
-            Self::GrowVolume { drive, uuid, size_bytes } => {
-                write!(f, "grow volume {uuid} on drive {drive} to {size_bytes} bytes")
+            Self::CreateVolume(spec) => {
+                write!(
+                    f,
+                    "make volume {} ({}) on drive {}",
+                    spec.name, spec.uuid, spec.drive
+                )
+            }
+            Self::GrowVolume {
+                drive,
+                uuid,
+                size_bytes,
+            } => {
+                write!(
+                    f,
+                    "grow volume {uuid} on drive {drive} to {size_bytes} bytes"
+                )
             }
             Self::Export(subsystem) => write!(f, "serve {}", subsystem.nqn),
             Self::Listen(portal) => write!(f, "listen at {}", portal.address),
@@ -113,7 +133,9 @@ pub(crate) fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
 /// Why the volume cannot be what is asked for, known without trying.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the volume has {size_bytes} bytes and cannot shrink to {asked_bytes}; ask for as much or more")]
+    #[error(
+        "the volume has {size_bytes} bytes and cannot shrink to {asked_bytes}; ask for as much or more"
+    )]
     Shrink { size_bytes: u64, asked_bytes: u64 },
     #[error("the volume has blocks of {has} bytes; that cannot change to {asked}")]
     BlockSize { has: u32, asked: u32 },
@@ -136,28 +158,44 @@ impl Refusal {
 }
 
 /// What stands against a wanted volume, if anything does.
-pub(crate) fn refusal(observed: &Observed, desired: &Desired, volume: &VolumeSpec) -> Option<Refusal> {
+pub(crate) fn refusal(
+    observed: &Observed,
+    desired: &Desired,
+    volume: &VolumeSpec,
+) -> Option<Refusal> {
     let holder = observed.drives.iter().find_map(|(name, drive)| {
         let volume = drive.volumes.get(&volume.uuid)?;
         Some((name, volume))
     });
     let (drive, now) = holder?;
     if *drive != volume.drive {
-        return Some(Refusal::OtherDrive { has: drive.clone(), asked: volume.drive.clone() });
+        return Some(Refusal::OtherDrive {
+            has: drive.clone(),
+            asked: volume.drive.clone(),
+        });
     }
     if volume.absent {
         let shows = |subsystem: &&SubsystemSpec| {
-            subsystem.namespaces.values().any(|uuid| *uuid == volume.uuid)
+            subsystem
+                .namespaces
+                .values()
+                .any(|uuid| *uuid == volume.uuid)
         };
         let nqn = desired.subsystems.iter().find(shows)?.nqn.clone();
         return Some(Refusal::InUse { nqn });
     }
     if now.block_size != volume.block_size {
-        return Some(Refusal::BlockSize { has: now.block_size, asked: volume.block_size });
+        return Some(Refusal::BlockSize {
+            has: now.block_size,
+            asked: volume.block_size,
+        });
     }
     if now.size_bytes > volume.size_bytes {
         let (size_bytes, asked_bytes) = (now.size_bytes, volume.size_bytes);
-        return Some(Refusal::Shrink { size_bytes, asked_bytes });
+        return Some(Refusal::Shrink {
+            size_bytes,
+            asked_bytes,
+        });
     }
     None
 }
@@ -177,8 +215,11 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn new(observed: &'a Observed, desired: &'a Desired) -> Self {
-        let drives: HashMap<&str, &DriveSpec> =
-            desired.drives.iter().map(|drive| (drive.name.as_str(), drive)).collect();
+        let drives: HashMap<&str, &DriveSpec> = desired
+            .drives
+            .iter()
+            .map(|drive| (drive.name.as_str(), drive))
+            .collect();
         let closing = observed
             .drives
             .iter()
@@ -194,15 +235,29 @@ impl<'a> View<'a> {
                 homes.entry(*uuid).or_insert(name.as_str());
             }
         }
-        let shown = observed.subsystems.values().flat_map(|s| s.namespaces.values());
+        let shown = observed
+            .subsystems
+            .values()
+            .flat_map(|s| s.namespaces.values());
         let shown = shown.copied().collect();
         let named = desired.volumes.iter().map(|volume| volume.uuid).collect();
-        Self { observed, desired, closing, homes, shown, named }
+        Self {
+            observed,
+            desired,
+            closing,
+            homes,
+            shown,
+            named,
+        }
     }
 
     fn stop_listening(&self, actions: &mut Vec<Action>) {
         let wanted: BTreeSet<&PortalSpec> = self.desired.portals.iter().collect();
-        let left = self.observed.portals.iter().filter(|portal| !wanted.contains(portal));
+        let left = self
+            .observed
+            .portals
+            .iter()
+            .filter(|portal| !wanted.contains(portal));
         actions.extend(left.map(|portal| Action::Unlisten(*portal)));
     }
 
@@ -226,13 +281,19 @@ impl<'a> View<'a> {
     }
 
     fn unexport(&self, wanted: &BTreeMap<&str, SubsystemSpec>, actions: &mut Vec<Action>) {
-        let left = self.observed.subsystems.keys().filter(|nqn| !wanted.contains_key(nqn.as_str()));
+        let left = self
+            .observed
+            .subsystems
+            .keys()
+            .filter(|nqn| !wanted.contains_key(nqn.as_str()));
         actions.extend(left.map(|nqn| Action::Unexport(nqn.clone())));
     }
 
     fn close_drives(&self, actions: &mut Vec<Action>) {
         for name in &self.closing {
-            let Some(open) = self.observed.drives.get(*name) else { continue };
+            let Some(open) = self.observed.drives.get(*name) else {
+                continue;
+            };
             if !open.volumes.keys().any(|uuid| self.shown.contains(uuid)) {
                 actions.push(Action::CloseDrive((*name).to_owned()));
             }
@@ -244,7 +305,14 @@ impl<'a> View<'a> {
             None => true,
             Some(open) => open.gone && !self.closing.contains(drive.name.as_str()),
         };
-        actions.extend(self.desired.drives.iter().filter(lacking).cloned().map(Action::OpenDrive));
+        actions.extend(
+            self.desired
+                .drives
+                .iter()
+                .filter(lacking)
+                .cloned()
+                .map(Action::OpenDrive),
+        );
     }
 
     /// Deletions first: they make room.
@@ -252,7 +320,9 @@ impl<'a> View<'a> {
         let mut rest = Vec::new();
         for volume in &self.desired.volumes {
             let drive = volume.drive.as_str();
-            let Some(open) = self.observed.drives.get(drive) else { continue };
+            let Some(open) = self.observed.drives.get(drive) else {
+                continue;
+            };
             if open.gone || self.closing.contains(drive) {
                 continue;
             }
@@ -270,7 +340,11 @@ impl<'a> View<'a> {
                 }
                 Some(now) if now.size_bytes < volume.size_bytes => {
                     let size_bytes = volume.size_bytes;
-                    rest.push(Action::GrowVolume { drive, uuid, size_bytes });
+                    rest.push(Action::GrowVolume {
+                        drive,
+                        uuid,
+                        size_bytes,
+                    });
                 }
                 Some(_) => {}
             }
@@ -288,7 +362,13 @@ impl<'a> View<'a> {
 
     fn listen(&self, actions: &mut Vec<Action>) {
         let closed = |portal: &&PortalSpec| !self.observed.portals.contains(portal);
-        actions.extend(self.desired.portals.iter().filter(closed).map(|p| Action::Listen(*p)));
+        actions.extend(
+            self.desired
+                .portals
+                .iter()
+                .filter(closed)
+                .map(|p| Action::Listen(*p)),
+        );
     }
 }
 

@@ -24,7 +24,9 @@ impl Reconciler {
                 Action::Export(subsystem) => {
                     let volumes = self.names(subsystem.namespaces.values());
                     tracing::info!(subsystem = subsystem.nqn, ?volumes, "subsystem served");
-                    self.observed.subsystems.insert(subsystem.nqn.clone(), subsystem);
+                    self.observed
+                        .subsystems
+                        .insert(subsystem.nqn.clone(), subsystem);
                     exports_changed = true;
                 }
                 Action::Unlisten(_) | Action::Listen(_) => portals.push(action),
@@ -57,7 +59,10 @@ impl Reconciler {
         let results = self.server.set_portals(&addresses)?;
         self.observed.portals.clear();
         for result in results {
-            let portal = PortalSpec { rdma: false, address: result.address };
+            let portal = PortalSpec {
+                rdma: false,
+                address: result.address,
+            };
             match result.listening {
                 Ok(_) => {
                     if self.failures.remove(&Action::Listen(portal)).is_some()
@@ -76,14 +81,25 @@ impl Reconciler {
     /// What the observed subsystems mean to the reactors.
     pub(super) fn exports(&self) -> Exports {
         let subsystems = self.observed.subsystems.values();
-        Exports { subsystems: subsystems.map(|subsystem| self.exported(subsystem)).collect() }
+        Exports {
+            subsystems: subsystems
+                .map(|subsystem| self.exported(subsystem))
+                .collect(),
+        }
     }
 
     fn exported(&self, subsystem: &SubsystemSpec) -> ExportedSubsystem {
         let namespace = |uuid: &Uuid| {
-            let drive = self.drives.values().find(|drive| drive.handle().volume(*uuid).is_some())?;
+            let drive = self
+                .drives
+                .values()
+                .find(|drive| drive.handle().volume(*uuid).is_some())?;
             let volume = drive.handle().volume(*uuid)?;
-            Some(ExportedNamespace { volume, drive: drive.handle().clone(), io: drive.io.clone() })
+            Some(ExportedNamespace {
+                volume,
+                drive: drive.handle().clone(),
+                io: drive.io.clone(),
+            })
         };
         let namespaces = subsystem.namespaces.iter();
         ExportedSubsystem {
@@ -93,7 +109,9 @@ impl Reconciler {
                 Hosts::Any => HostAccess::Any,
                 Hosts::Listed(hosts) => HostAccess::Listed(hosts.clone()),
             },
-            namespaces: namespaces.filter_map(|(nsid, uuid)| Some((*nsid, namespace(uuid)?))).collect(),
+            namespaces: namespaces
+                .filter_map(|(nsid, uuid)| Some((*nsid, namespace(uuid)?)))
+                .collect(),
         }
     }
 

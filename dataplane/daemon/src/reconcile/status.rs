@@ -15,9 +15,16 @@ use crate::status::{DriveAbout, DriveStatus, Status, VolumeStatus};
 pub(super) fn of(reconciler: &Reconciler) -> Status {
     let none = Desired::default();
     let desired = reconciler.desired.as_ref().unwrap_or(&none);
-    let drives = desired.drives.iter().map(|spec| drive(reconciler, spec)).collect();
-    let mut volumes: Vec<_> =
-        desired.volumes.iter().map(|spec| volume(reconciler, desired, spec)).collect();
+    let drives = desired
+        .drives
+        .iter()
+        .map(|spec| drive(reconciler, spec))
+        .collect();
+    let mut volumes: Vec<_> = desired
+        .volumes
+        .iter()
+        .map(|spec| volume(reconciler, desired, spec))
+        .collect();
     volumes.extend(orphans(reconciler, desired));
     Status {
         applied_revision: reconciler.applied_revision.clone(),
@@ -25,7 +32,11 @@ pub(super) fn of(reconciler: &Reconciler) -> Status {
         is_settled: reconciler.is_settled,
         drives,
         volumes,
-        portals: desired.portals.iter().map(|spec| portal(reconciler, spec)).collect(),
+        portals: desired
+            .portals
+            .iter()
+            .map(|spec| portal(reconciler, spec))
+            .collect(),
         subsystems: reconciler.observed.subsystems.keys().cloned().collect(),
         unused: Vec::new(),
     }
@@ -49,26 +60,31 @@ fn drive(reconciler: &Reconciler, spec: &DriveSpec) -> DriveStatus {
         status.message.clone_from(&failed.failure.message);
         return status;
     }
-    let Some(open) = reconciler.drives.get(&spec.name) else { return status };
+    let Some(open) = reconciler.drives.get(&spec.name) else {
+        return status;
+    };
     status.about = open.about.clone();
     status.handle = Some(open.handle().clone());
-    (status.state, status.reason, status.message) = match (open.handle().fault(), open.removed_file()) {
-        (Some(fault), _) => {
-            let state = match fault.kind {
-                FaultKind::Gone => v1::DriveState::Missing,
-                FaultKind::Io | FaultKind::Inconsistent => v1::DriveState::Failed,
-            };
-            (state, fault.reason().to_owned(), fault.to_string())
-        }
-        (None, Some(removed)) => (v1::DriveState::Failed, "FileRemoved".to_owned(), removed),
-        (None, None) => (v1::DriveState::Online, String::new(), String::new()),
-    };
+    (status.state, status.reason, status.message) =
+        match (open.handle().fault(), open.removed_file()) {
+            (Some(fault), _) => {
+                let state = match fault.kind {
+                    FaultKind::Gone => v1::DriveState::Missing,
+                    FaultKind::Io | FaultKind::Inconsistent => v1::DriveState::Failed,
+                };
+                (state, fault.reason().to_owned(), fault.to_string())
+            }
+            (None, Some(removed)) => (v1::DriveState::Failed, "FileRemoved".to_owned(), removed),
+            (None, None) => (v1::DriveState::Online, String::new(), String::new()),
+        };
     status
 }
 
 fn volume(reconciler: &Reconciler, desired: &Desired, spec: &VolumeSpec) -> VolumeStatus {
     let drives = &reconciler.drives;
-    let live = drives.values().find_map(|drive| drive.handle().volume(spec.uuid));
+    let live = drives
+        .values()
+        .find_map(|drive| drive.handle().volume(spec.uuid));
     let mut status = VolumeStatus {
         uuid: spec.uuid,
         name: spec.name.clone(),
@@ -84,9 +100,17 @@ fn volume(reconciler: &Reconciler, desired: &Desired, spec: &VolumeSpec) -> Volu
         status.message = message;
     };
     if let Some(refusal) = refusal(&reconciler.observed, desired, spec) {
-        say(v1::VolumeState::Failed, refusal.reason(), refusal.to_string());
+        say(
+            v1::VolumeState::Failed,
+            refusal.reason(),
+            refusal.to_string(),
+        );
     } else if let Some(failed) = failure_of(reconciler, spec) {
-        say(v1::VolumeState::Failed, &failed.failure.reason, failed.failure.message.clone());
+        say(
+            v1::VolumeState::Failed,
+            &failed.failure.reason,
+            failed.failure.message.clone(),
+        );
     } else if !is_online(reconciler, &spec.drive) {
         let message = match desired.drives.iter().any(|drive| drive.name == spec.drive) {
             true => format!("drive '{}' is not online", spec.drive),
@@ -98,10 +122,18 @@ fn volume(reconciler: &Reconciler, desired: &Desired, spec: &VolumeSpec) -> Volu
             (true, false) => say(v1::VolumeState::Absent, "", String::new()),
             (false, true) => say(v1::VolumeState::Online, "", String::new()),
             (true, true) => {
-                say(v1::VolumeState::Unavailable, "Pending", "it is being deleted".to_owned());
+                say(
+                    v1::VolumeState::Unavailable,
+                    "Pending",
+                    "it is being deleted".to_owned(),
+                );
             }
             (false, false) => {
-                say(v1::VolumeState::Unavailable, "Pending", "it is being made".to_owned());
+                say(
+                    v1::VolumeState::Unavailable,
+                    "Pending",
+                    "it is being made".to_owned(),
+                );
             }
         }
     }
@@ -109,7 +141,10 @@ fn volume(reconciler: &Reconciler, desired: &Desired, spec: &VolumeSpec) -> Volu
 }
 
 fn is_online(reconciler: &Reconciler, drive: &str) -> bool {
-    reconciler.drives.get(drive).is_some_and(|open| open.handle().fault().is_none())
+    reconciler
+        .drives
+        .get(drive)
+        .is_some_and(|open| open.handle().fault().is_none())
 }
 
 /// Why the last change of the volume failed.
@@ -119,7 +154,11 @@ fn failure_of<'a>(reconciler: &'a Reconciler, spec: &VolumeSpec) -> Option<&'a s
         Action::GrowVolume { uuid, .. } | Action::DeleteVolume { uuid, .. } => *uuid == spec.uuid,
         _ => false,
     };
-    reconciler.failures.iter().find(|(action, _)| is_about(action)).map(|(_, failed)| failed)
+    reconciler
+        .failures
+        .iter()
+        .find(|(action, _)| is_about(action))
+        .map(|(_, failed)| failed)
 }
 
 /// Volumes in pools that the state does not speak of.
@@ -135,7 +174,8 @@ fn orphans(reconciler: &Reconciler, desired: &Desired) -> Vec<VolumeStatus> {
                     drive: name.clone(),
                     state: v1::VolumeState::Orphan,
                     reason: "NotInState".to_owned(),
-                    message: "the pool has it, the desired state does not; it is kept, not served".to_owned(),
+                    message: "the pool has it, the desired state does not; it is kept, not served"
+                        .to_owned(),
                     volume: Some(volume),
                 });
             }
@@ -146,7 +186,11 @@ fn orphans(reconciler: &Reconciler, desired: &Desired) -> Vec<VolumeStatus> {
 }
 
 fn portal(reconciler: &Reconciler, spec: &PortalSpec) -> v1::PortalReport {
-    let transport = if spec.rdma { v1::Transport::Rdma } else { v1::Transport::Tcp };
+    let transport = if spec.rdma {
+        v1::Transport::Rdma
+    } else {
+        v1::Transport::Tcp
+    };
     let failed = reconciler.failures.get(&Action::Listen(*spec));
     v1::PortalReport {
         portal: Some(v1::Portal {

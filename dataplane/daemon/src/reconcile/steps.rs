@@ -18,7 +18,9 @@ type Job = Box<dyn FnOnce() -> Result<Option<Drive>, StepError> + Send>;
 impl Reconciler {
     /// Starts a step on a drive, unless another one runs there.
     pub(super) fn start(&mut self, action: Action) {
-        let Some(name) = action.drive().map(str::to_owned) else { return };
+        let Some(name) = action.drive().map(str::to_owned) else {
+            return;
+        };
         if self.busy.contains(&name) {
             return;
         }
@@ -38,7 +40,8 @@ impl Reconciler {
                 })
             }
             change => {
-                let Some(handle) = self.drives.get(&name).map(|drive| drive.handle().clone()) else {
+                let Some(handle) = self.drives.get(&name).map(|drive| drive.handle().clone())
+                else {
                     return;
                 };
                 let change = change.clone();
@@ -49,20 +52,30 @@ impl Reconciler {
         let to_self = self.to_self.clone();
         let step = action.clone();
         let run = move || {
-            let done = Done { result: job(), action: step };
+            let done = Done {
+                result: job(),
+                action: step,
+            };
             // Nobody waits any more if the daemon is stopping.
             let _ = to_self.send(Event::Done(Box::new(done)));
         };
-        let thread = std::thread::Builder::new().name("step".to_owned()).spawn(run);
+        let thread = std::thread::Builder::new()
+            .name("step".to_owned())
+            .spawn(run);
         if let Err(error) = thread {
-            let done = Done { action, result: Err(StepError::Thread(error)) };
+            let done = Done {
+                action,
+                result: Err(StepError::Thread(error)),
+            };
             let _ = self.to_self.send(Event::Done(Box::new(done)));
         }
     }
 
     pub(super) fn done(&mut self, done: Done) -> Result<(), ServeError> {
         let Done { action, result } = done;
-        let Some(name) = action.drive().map(str::to_owned) else { return Ok(()) };
+        let Some(name) = action.drive().map(str::to_owned) else {
+            return Ok(());
+        };
         self.busy.remove(&name);
         match result {
             Err(error) => self.failed(action, error),
@@ -93,15 +106,22 @@ impl Reconciler {
             "drive open"
         );
         if !matches!(spec.source, Source::Memory { .. }) {
-            self.known.remember(&spec.name, &spec.owner, stats.pool_uuid);
+            self.known
+                .remember(&spec.name, &spec.owner, stats.pool_uuid);
             self.save_known();
         }
-        let open = OpenDrive { spec: spec.clone(), volumes: BTreeMap::new(), gone: false };
+        let open = OpenDrive {
+            spec: spec.clone(),
+            volumes: BTreeMap::new(),
+            gone: false,
+        };
         self.observed.drives.insert(spec.name.clone(), open);
         if let Some(old) = self.drives.insert(spec.name.clone(), drive) {
             self.server.set_exports(self.exports())?;
             // Its device may not answer any more: nobody waits for it.
-            let _ = std::thread::Builder::new().name("close".to_owned()).spawn(move || old.close());
+            let _ = std::thread::Builder::new()
+                .name("close".to_owned())
+                .spawn(move || old.close());
         }
         Ok(())
     }
@@ -112,7 +132,11 @@ impl Reconciler {
                 tracing::info!(volume = spec.name, uuid = %spec.uuid, drive = spec.drive,
                     size_bytes = spec.size_bytes, "volume made");
             }
-            Action::GrowVolume { uuid, size_bytes, drive } => {
+            Action::GrowVolume {
+                uuid,
+                size_bytes,
+                drive,
+            } => {
                 let volume = self.names(std::iter::once(uuid)).join("");
                 tracing::info!(volume, %uuid, drive, size_bytes, "volume grown");
             }
@@ -126,8 +150,7 @@ impl Reconciler {
 
     /// Notes what volumes the drive has now.
     pub(super) fn look_at_volumes(&mut self, name: &str) {
-        let (Some(drive), Some(open)) =
-            (self.drives.get(name), self.observed.drives.get_mut(name))
+        let (Some(drive), Some(open)) = (self.drives.get(name), self.observed.drives.get_mut(name))
         else {
             return;
         };
@@ -150,7 +173,11 @@ impl Reconciler {
                 && !open.gone
                 && drive.is_gone()
             {
-                tracing::error!(drive = name, path = drive.about.path, "drive is gone; looking for it");
+                tracing::error!(
+                    drive = name,
+                    path = drive.about.path,
+                    "drive is gone; looking for it"
+                );
                 open.gone = true;
             }
             // A full queue is a sign of life, too, and a closed one shows in the fault.
@@ -165,15 +192,13 @@ impl Reconciler {
     }
 }
 
-fn change_volume(
-    action: &Action,
-    handle: &DriveHandle,
-) -> Result<(), StepError> {
+fn change_volume(action: &Action, handle: &DriveHandle) -> Result<(), StepError> {
     match action {
         Action::CreateVolume(volume) => {
-            let block_size = BlockSize::try_from(volume.block_size).map_err(|bytes| {
-                PoolError::BadVolume { what: format!("blocks of {bytes} bytes are not possible") }
-            })?;
+            let block_size =
+                BlockSize::try_from(volume.block_size).map_err(|bytes| PoolError::BadVolume {
+                    what: format!("blocks of {bytes} bytes are not possible"),
+                })?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             handle.create_volume(VolumeSpec {
                 uuid: volume.uuid,
@@ -183,7 +208,9 @@ fn change_volume(
                 created_unix_s: now.map_or(0, |since| since.as_secs()),
             })?;
         }
-        Action::GrowVolume { uuid, size_bytes, .. } => handle.grow_volume(*uuid, *size_bytes)?,
+        Action::GrowVolume {
+            uuid, size_bytes, ..
+        } => handle.grow_volume(*uuid, *size_bytes)?,
         Action::DeleteVolume { uuid, .. } => handle.delete_volume(*uuid)?,
         _ => {}
     }

@@ -1,5 +1,10 @@
 //! The real daemon as a child process, and what tests ask of it.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test program uses its own part"
+)]
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 use std::net::{SocketAddr, TcpListener};
@@ -37,7 +42,11 @@ impl Daemon {
     fn spawn(dir: &Path, arguments: &[&str]) -> Self {
         let socket = dir.join("run/sock");
         let log = dir.join("log");
-        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_roadsteadd"))
             .arg("--state-dir")
             .arg(dir.join("state"))
@@ -57,13 +66,19 @@ impl Daemon {
     }
 
     pub async fn report(&self) -> v1::NodeReport {
-        let report = self.client().await.get_report(v1::GetReportRequest {}).await;
+        let report = self
+            .client()
+            .await
+            .get_report(v1::GetReportRequest {})
+            .await;
         report.unwrap().into_inner()
     }
 
     /// Applies the state and waits until it was worked on to the end.
     pub async fn apply(&self, state: &v1::NodeState) -> v1::NodeReport {
-        let request = v1::ApplyRequest { state: Some(state.clone()) };
+        let request = v1::ApplyRequest {
+            state: Some(state.clone()),
+        };
         self.client().await.apply(request).await.unwrap();
         self.applied(&state.revision).await
     }
@@ -71,7 +86,8 @@ impl Daemon {
     /// The report, once it is of this revision.
     pub async fn applied(&self, revision: &str) -> v1::NodeReport {
         let what = format!("revision {revision} is applied");
-        self.report_when(&what, |report| report.applied_revision == revision).await
+        self.report_when(&what, |report| report.applied_revision == revision)
+            .await
     }
 
     /// The report, once it is as asked.
@@ -80,13 +96,22 @@ impl Daemon {
         what: &str,
         is_so: impl Fn(&v1::NodeReport) -> bool,
     ) -> v1::NodeReport {
-        until(what, async || Some(self.report().await).filter(|report| is_so(report))).await
+        until(what, async || {
+            Some(self.report().await).filter(|report| is_so(report))
+        })
+        .await
     }
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// kill -9, and gone.
@@ -123,25 +148,37 @@ pub async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
 pub fn temporary() -> TempDir {
-    tempfile::Builder::new().prefix("roadsteadd-test-").tempdir().unwrap()
+    tempfile::Builder::new()
+        .prefix("roadsteadd-test-")
+        .tempdir()
+        .unwrap()
 }
 
 /// A port that nobody uses now.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 pub const MIB: u64 = 1 << 20;
 pub const VOLUME: &str = "9d1c1a3e-55a4-4f9b-8d9e-3b0a4f0a7c11";
 
 pub fn file_drive(name: &str, path: &Path, size_mib: u64) -> v1::Drive {
-    let file = v1::FileSource { path: path.display().to_string(), size_bytes: size_mib * MIB };
+    let file = v1::FileSource {
+        path: path.display().to_string(),
+        size_bytes: size_mib * MIB,
+    };
     v1::Drive {
         name: name.into(),
         owner: "target-1".into(),
@@ -158,7 +195,9 @@ pub fn path_drive(name: &str, path: &Path) -> v1::Drive {
 }
 
 pub fn memory_drive(name: &str, size_mib: u64) -> v1::Drive {
-    let memory = v1::MemorySource { size_bytes: size_mib * MIB };
+    let memory = v1::MemorySource {
+        size_bytes: size_mib * MIB,
+    };
     v1::Drive {
         source: Some(v1::drive::Source::Memory(memory)),
         ..file_drive(name, Path::new("/"), 1)
@@ -180,7 +219,10 @@ pub fn subsystem(uuid: &str) -> v1::Subsystem {
     v1::Subsystem {
         nqn: roadstead_api::subsystem_nqn(uuid),
         serial: String::new(),
-        namespaces: vec![v1::Namespace { nsid: 1, volume_uuid: uuid.into() }],
+        namespaces: vec![v1::Namespace {
+            nsid: 1,
+            volume_uuid: uuid.into(),
+        }],
         allow_any_host: true,
         allowed_hosts: vec![],
     }
@@ -206,9 +248,17 @@ pub fn state(dir: &Path, revision: &str, address: SocketAddr) -> v1::NodeState {
 }
 
 pub fn drive_of<'a>(report: &'a v1::NodeReport, name: &str) -> &'a v1::DriveReport {
-    report.drives.iter().find(|drive| drive.name == name).unwrap()
+    report
+        .drives
+        .iter()
+        .find(|drive| drive.name == name)
+        .unwrap()
 }
 
 pub fn volume_of<'a>(report: &'a v1::NodeReport, uuid: &str) -> &'a v1::VolumeReport {
-    report.volumes.iter().find(|volume| volume.uuid == uuid).unwrap()
+    report
+        .volumes
+        .iter()
+        .find(|volume| volume.uuid == uuid)
+        .unwrap()
 }

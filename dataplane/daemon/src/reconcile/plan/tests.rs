@@ -12,8 +12,15 @@ fn uuid(n: u8) -> Uuid {
 }
 
 fn drive(name: &str) -> DriveSpec {
-    let source = Source::Memory { size_bytes: 1 << 30 };
-    DriveSpec { name: name.into(), owner: "o".into(), source, force: false }
+    let source = Source::Memory {
+        size_bytes: 1 << 30,
+    };
+    DriveSpec {
+        name: name.into(),
+        owner: "o".into(),
+        source,
+        force: false,
+    }
 }
 
 fn volume(n: u8, drive: &str) -> VolumeSpec {
@@ -37,7 +44,10 @@ fn subsystem(n: u8) -> SubsystemSpec {
 }
 
 fn portal(port: u16) -> PortalSpec {
-    PortalSpec { rdma: false, address: ([127, 0, 0, 1], port).into() }
+    PortalSpec {
+        rdma: false,
+        address: ([127, 0, 0, 1], port).into(),
+    }
 }
 
 /// One drive, one volume, one subsystem, one portal.
@@ -61,15 +71,25 @@ fn act(observed: &mut Observed, action: &Action) {
         Action::CloseDrive(name) => {
             let open = observed.drives.remove(&name).expect("it is open");
             for uuid in open.volumes.keys() {
-                assert!(!is_shown(observed, uuid), "a drive is closed under a connection");
+                assert!(
+                    !is_shown(observed, uuid),
+                    "a drive is closed under a connection"
+                );
             }
         }
         Action::OpenDrive(spec) => {
-            let open = OpenDrive { spec: spec.clone(), volumes: BTreeMap::new(), gone: false };
+            let open = OpenDrive {
+                spec: spec.clone(),
+                volumes: BTreeMap::new(),
+                gone: false,
+            };
             assert!(observed.drives.insert(spec.name, open).is_none());
         }
         Action::DeleteVolume { drive, uuid } => {
-            assert!(!is_shown(observed, &uuid), "a volume is deleted under a connection");
+            assert!(
+                !is_shown(observed, &uuid),
+                "a volume is deleted under a connection"
+            );
             let open = observed.drives.get_mut(&drive).expect("it is open");
             open.volumes.remove(&uuid).expect("it exists");
         }
@@ -82,7 +102,11 @@ fn act(observed: &mut Observed, action: &Action) {
             };
             assert!(open.volumes.insert(spec.uuid, now).is_none());
         }
-        Action::GrowVolume { drive, uuid, size_bytes } => {
+        Action::GrowVolume {
+            drive,
+            uuid,
+            size_bytes,
+        } => {
             let open = observed.drives.get_mut(&drive).expect("it is open");
             let now = open.volumes.get_mut(&uuid).expect("it exists");
             assert!(now.size_bytes < size_bytes);
@@ -92,13 +116,18 @@ fn act(observed: &mut Observed, action: &Action) {
 }
 
 fn is_shown(observed: &Observed, uuid: &Uuid) -> bool {
-    observed.subsystems.values().any(|s| s.namespaces.values().any(|shown| shown == uuid))
+    observed
+        .subsystems
+        .values()
+        .any(|s| s.namespaces.values().any(|shown| shown == uuid))
 }
 
 /// Acts until nothing is planned any more.
 fn settle(observed: &mut Observed, desired: &Desired) {
     for _ in 0..1000 {
-        let Some(action) = plan(observed, desired).into_iter().next() else { return };
+        let Some(action) = plan(observed, desired).into_iter().next() else {
+            return;
+        };
         act(observed, &action);
     }
     panic!("it never ends");
@@ -122,7 +151,11 @@ fn from_nothing_to_serving() {
 #[test]
 fn nothing_is_lost_by_being_missing() {
     let mut observed = settled(&wanted());
-    let without = Desired { volumes: vec![], subsystems: vec![], ..wanted() };
+    let without = Desired {
+        volumes: vec![],
+        subsystems: vec![],
+        ..wanted()
+    };
     settle(&mut observed, &without);
     assert!(observed.drives["d"].volumes.contains_key(&uuid(0)));
     assert!(observed.subsystems.is_empty());
@@ -131,9 +164,15 @@ fn nothing_is_lost_by_being_missing() {
 #[test]
 fn a_volume_is_deleted_after_its_subsystem_is_gone() {
     let observed = settled(&wanted());
-    let mut without = Desired { subsystems: vec![], ..wanted() };
+    let mut without = Desired {
+        subsystems: vec![],
+        ..wanted()
+    };
     without.volumes[0].absent = true;
-    assert_eq!(plan(&observed, &without), [Action::Unexport(subsystem(0).nqn)]);
+    assert_eq!(
+        plan(&observed, &without),
+        [Action::Unexport(subsystem(0).nqn)]
+    );
     let mut after = observed.clone();
     settle(&mut after, &without);
     assert!(after.drives["d"].volumes.is_empty());
@@ -153,19 +192,46 @@ fn a_volume_that_is_still_wanted_by_a_subsystem_is_kept() {
 fn refusals() {
     let observed = settled(&wanted());
     let cases = [
-        (VolumeSpec { size_bytes: 1 << 19, ..volume(0, "d") }, "ShrinkRefused"),
-        (VolumeSpec { block_size: 512, ..volume(0, "d") }, "BlockSizeRefused"),
-        (VolumeSpec { drive: "e".into(), ..volume(0, "d") }, "OnOtherDrive"),
+        (
+            VolumeSpec {
+                size_bytes: 1 << 19,
+                ..volume(0, "d")
+            },
+            "ShrinkRefused",
+        ),
+        (
+            VolumeSpec {
+                block_size: 512,
+                ..volume(0, "d")
+            },
+            "BlockSizeRefused",
+        ),
+        (
+            VolumeSpec {
+                drive: "e".into(),
+                ..volume(0, "d")
+            },
+            "OnOtherDrive",
+        ),
     ];
     for (spec, reason) in cases {
         let mut desired = wanted();
         desired.drives.push(drive("e"));
         desired.volumes = vec![spec.clone()];
-        assert_eq!(refusal(&observed, &desired, &spec).unwrap().reason(), reason);
+        assert_eq!(
+            refusal(&observed, &desired, &spec).unwrap().reason(),
+            reason
+        );
         let mut after = observed.clone();
         settle(&mut after, &desired);
-        assert_eq!(after.drives["d"], observed.drives["d"], "{reason}: nothing changes");
-        assert_eq!(after.subsystems, observed.subsystems, "{reason}: it is served as it is");
+        assert_eq!(
+            after.drives["d"], observed.drives["d"],
+            "{reason}: nothing changes"
+        );
+        assert_eq!(
+            after.subsystems, observed.subsystems,
+            "{reason}: it is served as it is"
+        );
     }
 }
 
@@ -174,7 +240,11 @@ fn a_volume_grows_without_an_interruption() {
     let observed = settled(&wanted());
     let mut larger = wanted();
     larger.volumes[0].size_bytes = 1 << 21;
-    let grow = Action::GrowVolume { drive: "d".into(), uuid: uuid(0), size_bytes: 1 << 21 };
+    let grow = Action::GrowVolume {
+        drive: "d".into(),
+        uuid: uuid(0),
+        size_bytes: 1 << 21,
+    };
     assert_eq!(plan(&observed, &larger), [grow]);
 }
 
@@ -185,7 +255,10 @@ fn a_drive_that_is_gone_is_looked_for_while_its_volumes_stay_exported() {
     let mut larger = wanted();
     larger.volumes[0].size_bytes = 1 << 21;
     assert_eq!(plan(&observed, &larger), [Action::OpenDrive(drive("d"))]);
-    let without = Desired { drives: vec![], ..wanted() };
+    let without = Desired {
+        drives: vec![],
+        ..wanted()
+    };
     assert_eq!(
         plan(&observed, &without),
         [Action::Unexport(subsystem(0).nqn)],
@@ -195,7 +268,10 @@ fn a_drive_that_is_gone_is_looked_for_while_its_volumes_stay_exported() {
 
 #[test]
 fn force_and_a_larger_file_do_not_cut_connections() {
-    let file = |size_bytes| Source::File { path: "/f".into(), size_bytes };
+    let file = |size_bytes| Source::File {
+        path: "/f".into(),
+        size_bytes,
+    };
     let mut desired = wanted();
     desired.drives[0].source = file(1 << 30);
     let observed = settled(&desired);
