@@ -66,12 +66,17 @@ fn drop_status_defaults(crd: &mut CustomResourceDefinition) {
 
 fn drop_defaults(schema: &mut JSONSchemaProps) {
     schema.default = None;
-    schema
-        .properties
-        .iter_mut()
-        .flat_map(|p| p.values_mut())
-        .for_each(drop_defaults);
+    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        drop_defaults(property);
+    }
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
         drop_defaults(item);
+        // What tells the items of a list apart must be there.
+        for key in schema.x_kubernetes_list_map_keys.iter().flatten() {
+            let required = item.required.get_or_insert_default();
+            if !required.contains(key) {
+                required.push(key.clone());
+            }
+        }
     }
 }

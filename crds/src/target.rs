@@ -237,6 +237,7 @@ pub struct TargetStatus {
 /// A drive as the node found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name", "state"]))] // a list map's key must be there
 pub struct DriveStatus {
     /// Name of the drive within the Target.
     pub name: String,
