@@ -35,8 +35,9 @@ use plan::{Action, Observed, plan};
 
 /// How often drives are asked whether they still answer.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// First and longest pause before a failed step is tried again.
-const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// First and longest pause before a failed step is tried again. The first is short: after kill -9 the kernel
+/// needs a moment to give back ports and files.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// After this time portals open although a drive has not answered yet.
 const LISTEN_DELAY_MAX: Duration = Duration::from_secs(20);
@@ -273,7 +274,7 @@ impl Reconciler {
         if before.is_none_or(|failure| failure.message != message) {
             tracing::warn!(step = %action, error = message, "step failed; it is tried again");
         }
-        let pause = RETRY_PAUSE_MIN.saturating_mul(1 << attempts.min(16)) / 2;
+        let pause = RETRY_PAUSE_MIN.saturating_mul(1 << (attempts - 1).min(16));
         let failure = Failure {
             reason: error.reason().to_owned(),
             message,
