@@ -3,7 +3,7 @@
 //! A [`Manager`] holds the attachments of one node: it attaches, detaches and rescans by id, keeps each
 //! [`Spec`] in a file so that a restarted daemon makes them again, and picks the best [`Method`] that the
 //! node has: the kernel's own NVMe/TCP host ([`kernel`]), else our initiator behind FUSE and a loop device
-//! (`fuse`). A later method implements [`Method`] and is put into the list; no caller changes.
+//! ([`fuse`]). A later method implements [`Method`] and is put into the list; no caller changes.
 //!
 //! Guaranteed: every operation is idempotent; one operation at a time per id; a device that is mounted or
 //! held open exclusively is never taken away; a device whose namespace has another UUID than asked for is
@@ -21,6 +21,7 @@ mod method;
 mod names;
 mod spec;
 
+pub mod fuse;
 pub mod kernel;
 
 pub use error::AttachError;
@@ -36,5 +37,8 @@ pub use spec::{
 /// # Errors
 /// [`AttachError::Io`] when a method's own resources cannot be had.
 pub fn default_methods(host: &HostIdentity) -> Result<Vec<Box<dyn Method>>, AttachError> {
-    Ok(vec![Box::new(kernel::KernelMethod::new(host.clone()))])
+    Ok(vec![
+        Box::new(kernel::KernelMethod::new(host.clone())),
+        Box::new(fuse::FuseMethod::new(host.clone())),
+    ])
 }

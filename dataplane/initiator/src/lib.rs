@@ -20,6 +20,7 @@ pub use client::{Client, Completed, NotAccepted, QUEUE_TOKENS};
 pub use roadstead_host::{
     Identity, IoError, Limits, NamespaceInfo, Op, PathReport, PathState, Refused, Wanted,
 };
+pub use roadstead_nvme::Status;
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
 pub use spec::Spec;
 pub use thread::{Callback, ConnectError, Initiator, Namespace, NamespaceRequest};

@@ -76,8 +76,8 @@ pub(crate) struct Options {
     /// Use only so much of the namespace; k, m, g are known; default: all.
     #[arg(long, value_parser = size)]
     pub(crate) size: Option<u64>,
-    /// Write checksummed blocks with their place and generation; check every read, and read back all that was
-    /// written.
+    /// Write checksummed blocks with their place and generation, and read them back at the end. Without writes:
+    /// check that all blocks are whole, as a run with the same --block-size left them.
     #[arg(long)]
     pub(crate) verify: bool,
     /// Sleep when there is nothing to do, instead of polling.

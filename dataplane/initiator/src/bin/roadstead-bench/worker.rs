@@ -268,6 +268,9 @@ impl Worker<'_> {
             return;
         }
         let last = *last;
+        if last == 0 && self.options.rw.reads(self.options.mix) < 100 {
+            return; // Whatever it was before, perhaps in blocks of another size.
+        }
         let place = self.place(slot.unit);
         let found = inspect(bytes);
         let right = match found {

@@ -1,0 +1,323 @@
+//! Attach by our own initiator, a FUSE file and a loop device: no kernel module beyond these two.
+//!
+//! The loop device uses direct I/O on the file, so data is cached once, above the loop device. Reads, writes,
+//! flushes, discards and writes of zeroes become the NVMe commands of the same name. I/O waits while the
+//! target cannot be reached, up to the attachment's time-out.
+
+mod mount;
+mod server;
+mod volume;
+mod wire;
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use roadstead_initiator::{
+    ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState,
+    Spec as InitiatorSpec, Wanted,
+};
+use roadstead_ring::ReactorConfig;
+use tracing::{info, warn};
+
+use crate::loopdev;
+use crate::manager::failed_paths;
+use crate::method::{Availability, Device, Method};
+use crate::names::{in_use, size_bytes};
+use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
+use server::Server;
+
+/// Where the files are, unless told otherwise.
+const RUN_DIR: &str = "/run/roadstead/fuse";
+const SYSFS: &str = "/sys";
+
+struct Attached {
+    namespace: Namespace,
+    paths: Vec<PathSpec>,
+    device: PathBuf,
+    thread: JoinHandle<()>,
+}
+
+/// Our initiator behind FUSE and loop devices. Its thread starts with the first attachment.
+pub struct FuseMethod {
+    host: HostIdentity,
+    run_dir: PathBuf,
+    initiator: Mutex<Option<Arc<Initiator>>>,
+    table: Mutex<HashMap<String, Attached>>,
+}
+
+impl FuseMethod {
+    /// For this node, with its files below /run/roadstead/fuse.
+    pub fn new(host: HostIdentity) -> Self {
+        Self::with_run_dir(host, RUN_DIR.into())
+    }
+
+    /// With the files elsewhere.
+    pub fn with_run_dir(host: HostIdentity, run_dir: PathBuf) -> Self {
+        Self {
+            host,
+            run_dir,
+            initiator: Mutex::new(None),
+            table: Mutex::new(HashMap::new()),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Attached>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn initiator(&self) -> Result<Arc<Initiator>, ConnectError> {
+        let mut slot = self
+            .initiator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(initiator) = &*slot {
+            return Ok(Arc::clone(initiator));
+        }
+        // Memory that the threads on the way of the kernel's write-back allocate must not wait for it. The
+        // mark is inherited by threads started here.
+        let start = || {
+            set_io_flusher();
+            Initiator::start(ReactorConfig::default())
+        };
+        let started = std::thread::scope(|scope| scope.spawn(start).join());
+        let initiator = Arc::new(started.map_err(|_| ConnectError::Ended)??);
+        *slot = Some(Arc::clone(&initiator));
+        Ok(initiator)
+    }
+
+    fn connect(&self, spec: &Spec) -> Result<Namespace, AttachError> {
+        let invalid = |error: roadstead_initiator::NqnError| AttachError::InvalidSpec {
+            id: spec.id.clone(),
+            problem: error.to_string(),
+        };
+        let target = InitiatorSpec {
+            identity: Identity {
+                nqn: Nqn::new(&self.host.nqn).map_err(invalid)?,
+                id: self.host.id,
+            },
+            subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
+            namespace: Wanted::Uuid(spec.volume_uuid),
+            paths: spec.paths.iter().map(PathSpec::socket_addr).collect(),
+            limits: Limits {
+                ctrl_loss: spec.ctrl_loss_timeout(),
+                ..Limits::default()
+            },
+            header_digest: false,
+            data_digest: false,
+        };
+        let connected = self.initiator().and_then(|i| i.connect(target));
+        connected.map_err(|error| AttachError::Unreachable {
+            nqn: spec.subsystem_nqn.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Removes what a daemon that is gone has left: its loop device gives errors, as its file is dead.
+    fn clean(&self, spec: &Spec) -> Result<(), AttachError> {
+        for device in loopdev::find(Path::new(SYSFS), &file_name(spec)) {
+            if in_use(&device)? {
+                return Err(AttachError::Busy { device });
+            }
+            loopdev::clear(&device)?;
+            info!(id = spec.id, device = %device.display(), "removed a dead device");
+        }
+        mount::unmount(&self.run_dir.join(&spec.id))
+    }
+
+    /// From a namespace to a loop device.
+    fn make(&self, spec: &Spec, namespace: &Namespace) -> Result<Attached, AttachError> {
+        let dir = self.run_dir.join(&spec.id);
+        let fuse = mount::mount(&dir)?;
+        let thread = match self.serve(spec, namespace, fuse) {
+            Ok(thread) => thread,
+            Err(error) => {
+                give_up(spec, mount::unmount(&dir));
+                return Err(error);
+            }
+        };
+        match self.loop_device(spec, namespace, &dir) {
+            Ok(device) => Ok(Attached {
+                namespace: namespace.clone(),
+                paths: spec.paths.clone(),
+                device,
+                thread,
+            }),
+            Err(error) => {
+                give_up(spec, mount::unmount(&dir));
+                join(spec, thread);
+                Err(error)
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        spec: &Spec,
+        namespace: &Namespace,
+        fuse: std::os::fd::OwnedFd,
+    ) -> Result<JoinHandle<()>, AttachError> {
+        let server = Server::new(fuse, namespace.clone(), file_name(spec), spec.read_only);
+        let run = move || {
+            set_io_flusher();
+            server.run();
+        };
+        std::thread::Builder::new()
+            .name("fuse".into())
+            .spawn(run)
+            .map_err(AttachError::io("start a thread for a FUSE file"))
+    }
+
+    fn loop_device(
+        &self,
+        spec: &Spec,
+        namespace: &Namespace,
+        dir: &Path,
+    ) -> Result<PathBuf, AttachError> {
+        let path = dir.join(file_name(spec));
+        let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or_default();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(!spec.read_only)
+            .custom_flags(direct)
+            .open(&path)
+            .map_err(AttachError::io(format!("open {}", path.display())))?;
+        loopdev::configure(file.as_fd(), namespace.info().block_bytes, spec.read_only)
+    }
+
+    fn device_of(&self, attached: &Attached) -> Option<Device> {
+        let name = attached.device.file_name()?;
+        Some(Device {
+            path: attached.device.clone(),
+            size_bytes: size_bytes(&Path::new(SYSFS).join("block").join(name))?,
+        })
+    }
+}
+
+impl Method for FuseMethod {
+    fn name(&self) -> &'static str {
+        "fuse"
+    }
+
+    fn available(&self) -> Availability {
+        for device in ["/dev/fuse", "/dev/loop-control"] {
+            if !Path::new(device).exists() {
+                return Availability::Missing(format!("{device} does not exist"));
+            }
+        }
+        Availability::Available
+    }
+
+    fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
+        if let Some(device) = self.device(spec) {
+            return Ok(device);
+        }
+        self.clean(spec)?;
+        let namespace = self.connect(spec)?;
+        let attached = match self.make(spec, &namespace) {
+            Ok(attached) => attached,
+            Err(error) => {
+                namespace.close();
+                return Err(error);
+            }
+        };
+        let device = self.device_of(&attached).unwrap_or_else(|| Device {
+            path: attached.device.clone(),
+            size_bytes: 0,
+        });
+        self.table().insert(spec.id.clone(), attached);
+        Ok(device)
+    }
+
+    fn detach(&self, spec: &Spec) -> Result<(), AttachError> {
+        let found = loopdev::find(Path::new(SYSFS), &file_name(spec));
+        for device in found {
+            loopdev::clear(&device)?;
+        }
+        mount::unmount(&self.run_dir.join(&spec.id))?;
+        let attached = self.table().remove(&spec.id);
+        if let Some(attached) = attached {
+            attached.namespace.close();
+            join(spec, attached.thread);
+        }
+        Ok(())
+    }
+
+    fn rescan(&self, spec: &Spec) -> Result<u64, AttachError> {
+        let unknown = || AttachError::Unknown {
+            id: spec.id.clone(),
+        };
+        let (namespace, device) = {
+            let table = self.table();
+            let attached = table.get(&spec.id).ok_or_else(unknown)?;
+            (attached.namespace.clone(), attached.device.clone())
+        };
+        let info = namespace.look();
+        // The kernel takes over the file's size when it is asked for.
+        let path = self.run_dir.join(&spec.id).join(file_name(spec));
+        std::fs::metadata(&path).map_err(AttachError::io(format!("stat {}", path.display())))?;
+        loopdev::set_capacity(&device)?;
+        Ok(info.blocks.saturating_mul(u64::from(info.block_bytes)))
+    }
+
+    fn device(&self, spec: &Spec) -> Option<Device> {
+        let table = self.table();
+        let attached = table.get(&spec.id)?;
+        let backing = loopdev::backing_file(Path::new(SYSFS), &attached.device)?;
+        let ours = Path::new(&backing).file_name() == Some(file_name(spec).as_ref());
+        if ours { self.device_of(attached) } else { None }
+    }
+
+    fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
+        let table = self.table();
+        let Some(attached) = table.get(&spec.id) else {
+            return failed_paths(spec, "not attached");
+        };
+        let reports = attached.namespace.paths();
+        let status = |(path, report): (&PathSpec, roadstead_initiator::PathReport)| PathStatus {
+            path: *path,
+            state: match report.state {
+                HostPathState::Live => PathState::Live,
+                HostPathState::Connecting => PathState::Connecting,
+                HostPathState::Failed => PathState::Failed,
+            },
+            message: report.message,
+        };
+        attached.paths.iter().zip(reports).map(status).collect()
+    }
+}
+
+/// The name of the file in its file system: by it the loop device is found again, even when the mount it was
+/// opened through is gone.
+fn file_name(spec: &Spec) -> String {
+    format!("roadstead-{}", spec.id)
+}
+
+fn give_up(spec: &Spec, result: Result<(), AttachError>) {
+    if let Err(error) = result {
+        warn!(id = spec.id, %error, "cannot clean up after a failed attach");
+    }
+}
+
+fn join(spec: &Spec, thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        warn!(id = spec.id, "the thread of the FUSE file has failed");
+    }
+}
+
+/// Marks the calling thread as one that the kernel's write-back depends on.
+fn set_io_flusher() {
+    // SAFETY: this request takes a plain integer and changes a flag of the calling thread.
+    let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        warn!(%error, "cannot mark a thread as I/O flusher");
+    }
+}
+
+/// From linux/prctl.h.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
