@@ -83,6 +83,14 @@ pub enum PoolError {
         /// Bytes free for volumes.
         free_bytes: u64,
     },
+    /// The file system that the drive's file is on has no room for another extent.
+    #[error(
+        "the file system of {path} is full; make room on it. What is allocated already goes on working"
+    )]
+    MediumFull {
+        /// The file.
+        path: String,
+    },
     /// Volumes never shrink.
     #[error("the volume has {size_bytes} bytes and cannot shrink to {asked_bytes}")]
     ShrinkRefused {
@@ -128,6 +136,7 @@ impl PoolError {
             Self::VolumeExists { .. } => "VolumeExists",
             Self::VolumeUnknown { .. } => "VolumeUnknown",
             Self::NoRoom { .. } => "NoRoom",
+            Self::MediumFull { .. } => "MediumFull",
             Self::ShrinkRefused { .. } => "ShrinkRefused",
             Self::BadVolume { .. } => "BadVolume",
             Self::TooManyVolumes { .. } => "TooManyVolumes",

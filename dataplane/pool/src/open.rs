@@ -340,15 +340,9 @@ impl Drive {
                 .zero_range(offset, len)
                 .map_err(|e| self.io("wiping", e))
         };
-        zero(0, wipe)?;
+        // All of the metadata: a file has room for it from now on, whatever fills its file system.
+        zero(0, geometry.data_offset.max(wipe))?;
         zero(whole - wipe, wipe)?;
-        for half in [Half::First, Half::Second] {
-            self.write(geometry.half_offset(half), &Blocks::new(1))?;
-            self.write(geometry.seal_offset(half), &Blocks::new(1))?;
-            for journal in geometry.journal_offsets(half) {
-                self.write(journal, &Blocks::new(1))?;
-            }
-        }
         self.sync()
     }
 }

@@ -1,6 +1,7 @@
 //! The core of a pool: one thread owns it and calls it; every call is blocking.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -243,8 +244,12 @@ impl Pool {
             |extent: &u32| volume.map.get(*extent).is_none() && !planned.contains(&(uuid, *extent));
         let missing: Vec<u32> = request.extents.clone().filter(lacking).collect();
         while self.reserve.clean_count() < missing.len() {
-            if self.refill(REFILL_EXTENTS.max(missing.len() - self.reserve.clean_count()))? == 0 {
-                return Ok(Outcome::Wait);
+            let lacking = missing.len() - self.reserve.clean_count();
+            match self.refill(REFILL_EXTENTS.max(lacking)) {
+                Ok(0) => return Ok(Outcome::Wait),
+                Ok(_) => {}
+                Err(full @ PoolError::MediumFull { .. }) => return Ok(Outcome::Refused(full)),
+                Err(error) => return Err(error),
             }
         }
         let mut runs: Vec<Run> = Vec::new();
@@ -270,7 +275,7 @@ impl Pool {
     }
 
     /// Zeroes up to `max` free extents, syncs, and puts them into the clean reserve; gives how many. None
-    /// are free: 0.
+    /// are free: 0. The file system under a file is full: [`PoolError::MediumFull`], and nothing has changed.
     pub fn refill(&mut self, max: usize) -> Result<usize, PoolError> {
         self.check_health()?;
         self.reclaim()?;
@@ -278,11 +283,9 @@ impl Pool {
         if spans.is_empty() {
             return Ok(0);
         }
-        let (geometry, bytes) = (self.shared.geometry, self.shared.geometry.extent_bytes);
-        for span in &spans {
-            let offset = geometry.extent_offset(span.first);
-            let zeroed = self.media.zero_range(offset, u64::from(span.count) * bytes);
-            zeroed.map_err(|e| self.failed(Fault::io("zeroing free extents", &e)))?;
+        if let Err(error) = self.zero(&spans) {
+            self.reserve.put_back(&spans);
+            return Err(error);
         }
         self.sync()?;
         self.reserve.push_clean(&spans);
@@ -290,6 +293,27 @@ impl Pool {
             .iter()
             .map(|span| crate::blocks::index(span.count.into()))
             .sum())
+    }
+
+    fn zero(&self, spans: &[Span]) -> Result<(), PoolError> {
+        let geometry = &self.shared.geometry;
+        for span in spans {
+            let len = u64::from(span.count) * geometry.extent_bytes;
+            match self
+                .media
+                .zero_range(geometry.extent_offset(span.first), len)
+            {
+                Ok(()) => {}
+                // Nothing is wrong with the drive, and there may be room again later.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    return Err(PoolError::MediumFull {
+                        path: self.media.path().to_owned(),
+                    });
+                }
+                Err(error) => return Err(self.failed(Fault::io("zeroing free extents", &error))),
+            }
+        }
+        Ok(())
     }
 
     /// Makes what is released and durable free.

@@ -82,6 +82,16 @@ impl Reserve {
         spans
     }
 
+    /// They could not be cleaned.
+    pub(crate) fn put_back(&mut self, spans: &[Span]) {
+        for extent in spans
+            .iter()
+            .flat_map(|span| span.first..span.first + span.count)
+        {
+            self.taken.remove(extent);
+        }
+    }
+
     /// They were zeroed and synced.
     pub(crate) fn push_clean(&mut self, spans: &[Span]) {
         for span in spans {

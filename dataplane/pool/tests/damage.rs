@@ -17,7 +17,7 @@ use std::sync::Arc;
 use common::{EXTENT, Rig, options, read_all};
 use proptest::prelude::*;
 use roadstead_pool::media::sim::SimMedia;
-use roadstead_pool::{Fault, FaultKind, Media, OpenError, Pool, PoolError};
+use roadstead_pool::{ExtentRequest, Fault, FaultKind, Media, OpenError, Outcome, Pool, PoolError};
 use uuid::Uuid;
 
 const DRIVE: u64 = 4 << 20;
@@ -275,4 +275,55 @@ fn after_a_failed_sync_nothing_more_is_changed_and_reads_go_on() {
     let volume = rig.pool.volume(uuid).unwrap();
     assert!(volume.fault().is_some());
     assert_eq!(read_all(&*rig.sim, &volume)[9], 11);
+}
+
+#[test]
+fn a_full_file_system_refuses_new_extents_and_nothing_else() {
+    let mut rig = Rig::new(DRIVE);
+    rig.create(40, 0).unwrap();
+    let uuid = rig.pick(0).unwrap();
+    rig.write(uuid, 0, 10).unwrap();
+    rig.sim.make_full(true);
+    let request = |extents| {
+        [ExtentRequest {
+            volume: uuid,
+            extents,
+        }]
+    };
+    let refused = rig.pool.allocate(&request(0..40)).unwrap();
+    assert!(
+        matches!(
+            &refused[..],
+            [Outcome::Refused(PoolError::MediumFull { .. })]
+        ),
+        "{refused:?}"
+    );
+    rig.write(uuid, 3, 4).unwrap();
+    rig.flush().unwrap();
+    rig.create(1, 0).unwrap();
+    rig.sim.make_full(false);
+    assert_eq!(
+        rig.pool.allocate(&request(0..40)).unwrap(),
+        [Outcome::Mapped]
+    );
+    rig.check_now();
+}
+
+#[test]
+fn a_map_is_durable_after_the_flush_that_began_after_it_was_published() {
+    let mut rig = Rig::new(DRIVE);
+    rig.create(8, 0).unwrap();
+    let volume = rig.pool.volumes().remove(0);
+    assert!(volume.map_is_durable());
+    rig.write(volume.uuid(), 0, 1).unwrap();
+    let early = volume.sync_ticket();
+    rig.write(volume.uuid(), 128, 1).unwrap();
+    assert!(!volume.map_is_durable());
+    volume.synced(early);
+    assert!(
+        !volume.map_is_durable(),
+        "a sync that began before covers nothing later"
+    );
+    rig.flush().unwrap();
+    assert!(volume.map_is_durable());
 }

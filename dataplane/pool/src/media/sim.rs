@@ -26,6 +26,7 @@ struct Inner {
     cut_at: Option<u64>,
     is_off: bool,
     failing_syncs: bool,
+    full: bool,
     unreadable: Vec<Range<u64>>,
 }
 
@@ -94,6 +95,11 @@ impl SimMedia {
     /// Every sync fails from now on, or succeeds again.
     pub fn fail_syncs(&self, fail: bool) {
         self.inner().failing_syncs = fail;
+    }
+
+    /// Zeroing finds no room from now on, or finds some again.
+    pub fn make_full(&self, full: bool) {
+        self.inner().full = full;
     }
 
     /// Reads that touch these bytes fail from now on.
@@ -200,7 +206,11 @@ impl Media for SimMedia {
     }
 
     fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner().write(offset, vec![0; index(len)])
+        let mut inner = self.inner();
+        if inner.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        inner.write(offset, vec![0; index(len)])
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -13,7 +13,7 @@ pub(super) fn of_lookup(error: LookupError) -> IoError {
 
 pub(super) fn of_pool(error: &PoolError) -> IoError {
     match error {
-        PoolError::NoRoom { .. } => IoError::NoSpace,
+        PoolError::NoRoom { .. } | PoolError::MediumFull { .. } => IoError::NoSpace,
         PoolError::VolumeUnknown { .. } | PoolError::OutOfRange { .. } => IoError::Gone,
         PoolError::Faulted(_)
         | PoolError::Stopped
