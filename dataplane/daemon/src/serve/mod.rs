@@ -37,3 +37,6 @@ pub(crate) use exports::{
     DriveIo, ExportedNamespace, ExportedSubsystem, Exports, HostAccess, MemoryDrive,
 };
 pub(crate) use server::{ControllerInfo, ServeConfig, ServeError, Server};
+
+#[cfg(test)]
+mod tests;
