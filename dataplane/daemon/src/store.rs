@@ -46,7 +46,7 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory if need be and takes its lock.
+    /// Makes the directory if need be, with a place for file drives in it, and takes its lock.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory {
             path: path.to_owned(),
@@ -55,7 +55,7 @@ impl StateDir {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(path)
+            .create(path.join("drives"))
             .map_err(failed)?;
         let lock = OpenOptions::new()
             .create(true)
