@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use roadstead_api::v1::DriveState;
+use roadstead_api::v1::{self, DriveState};
 use roadstead_pool::format::Geometry;
 use roadstead_pool::media::FileMedia;
+use roadstead_pool::probe::{Claim, Device, Machine, Wanted};
 use roadstead_pool::{DriveHandle, DriveThread, FaultKind, Media, OpenError, OpenOptions, Pool};
 use roadstead_ring::SharedMemory;
 use uuid::Uuid;
@@ -140,13 +141,40 @@ pub(crate) fn open(spec: &DriveSpec, known: Option<Uuid>) -> Result<Drive, Drive
             };
             take(spec, known, media, path, about)
         }
-        Source::Path(_) | Source::Serial(_) | Source::Model(_) => {
-            let device = super::devices::find(&spec.source, spec.force)?;
-            let path = device.path.clone();
-            let media = FileMedia::open_device(&path).map_err(|e| refused(&path, e))?;
-            take(spec, known, media, &path, device.about())
-        }
+        Source::Path(path) => open_device(spec, Wanted::Path(path.clone()), known),
+        Source::Serial(serial) => open_device(spec, Wanted::Serial(serial.clone()), known),
+        Source::Model(model) => open_device(spec, Wanted::Model(model.clone()), known),
     }
+}
+
+fn open_device(spec: &DriveSpec, wanted: Wanted, known: Option<Uuid>) -> Result<Drive, DriveError> {
+    let claim = Claim {
+        owner: &spec.owner,
+        known,
+        force: spec.force,
+    };
+    let device = Machine::default().find(&wanted, &claim)?;
+    let media = FileMedia::open_device(&device.path).map_err(|e| refused(&device.path, e))?;
+    let about = DriveAbout {
+        path: device.path.display().to_string(),
+        serial: device.serial,
+        model: device.model,
+    };
+    // Links to it may come and go; the device's own node tells whether it is there.
+    let node = device.path.canonicalize().unwrap_or(device.path);
+    take(spec, known, media, &node, about)
+}
+
+/// The blank drives of this machine that nothing uses.
+pub(crate) fn unused() -> Vec<v1::UnusedDrive> {
+    let unused = Machine::default().unused_drives();
+    let report = |device: Device| v1::UnusedDrive {
+        path: device.path.display().to_string(),
+        serial: device.serial,
+        model: device.model,
+        size_bytes: device.size_bytes,
+    };
+    unused.into_iter().map(report).collect()
 }
 
 /// A memory drive of `size_bytes` has that much room for volumes; the pool's own tables come on top.

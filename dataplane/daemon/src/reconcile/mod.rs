@@ -9,7 +9,6 @@
 //! once. Portals open after the drives were tried, so that a host that comes back after a restart does not
 //! find its subsystem missing for a moment.
 
-mod devices;
 mod drives;
 mod known;
 mod plan;
@@ -22,6 +21,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use roadstead_api::v1;
 use roadstead_pool::PoolError;
 use tokio::sync::watch;
 
@@ -35,6 +35,8 @@ use plan::{Action, Observed, plan};
 
 /// How often drives are asked whether they still answer.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often drives are looked for that nothing uses.
+const UNUSED_INTERVAL: Duration = Duration::from_secs(60);
 /// First and longest pause before a failed step is tried again. The first is short: after kill -9 the kernel
 /// needs a moment to give back ports and files.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -48,6 +50,8 @@ pub(crate) enum Event {
     Desired(Desired),
     /// A step on a drive has ended.
     Done(Box<Done>),
+    /// The drives that nothing uses, as just seen.
+    Unused(Vec<v1::UnusedDrive>),
     /// End: nothing is changed any more.
     Stop,
 }
@@ -88,8 +92,13 @@ pub(crate) struct Reconciler {
     busy: HashSet<String>,
     applied_revision: String,
     is_settled: bool,
+    /// Drives that nothing uses, and when they were looked for last; `None` while that goes on.
+    unused: Vec<v1::UnusedDrive>,
+    unused_looked_at: Option<Instant>,
     started_at: Instant,
     checked_at: Instant,
+    /// Everything that was due then, and ready, was done.
+    worked_at: Instant,
 }
 
 /// A failed step: what is shown, and what the drive's state is because of it.
@@ -126,8 +135,11 @@ impl Reconciler {
             busy: HashSet::new(),
             applied_revision: String::new(),
             is_settled: false,
+            unused: Vec::new(),
+            unused_looked_at: None,
             started_at: now,
             checked_at: now,
+            worked_at: now,
         }
     }
 
@@ -136,6 +148,7 @@ impl Reconciler {
     /// # Errors
     /// [`ServeError`]: the reactors have ended, and the daemon must be started anew.
     pub(crate) fn run(mut self) -> Result<(), ServeError> {
+        self.look_for_unused();
         loop {
             let event = match self.events.recv_timeout(self.pause()) {
                 Ok(event) => Some(event),
@@ -149,7 +162,17 @@ impl Reconciler {
                 }
                 Some(Event::Desired(desired)) => self.new_state(desired),
                 Some(Event::Done(done)) => self.done(*done)?,
+                Some(Event::Unused(unused)) => {
+                    self.unused = unused;
+                    self.unused_looked_at = Some(Instant::now());
+                }
                 None => {}
+            }
+            if self
+                .unused_looked_at
+                .is_some_and(|at| at.elapsed() >= UNUSED_INTERVAL)
+            {
+                self.look_for_unused();
             }
             if self.checked_at.elapsed() >= CHECK_INTERVAL {
                 self.check_drives();
@@ -159,16 +182,17 @@ impl Reconciler {
         }
     }
 
-    /// Until the next retry or check is due.
+    /// Until the next retry or check is due. A step that was due already and not taken waits for the end of
+    /// another, which is an event.
     fn pause(&self) -> Duration {
-        let now = Instant::now();
         let check = self.checked_at + CHECK_INTERVAL;
         let retries = self.failures.values().map(|failed| failed.failure.retry_at);
         let listen = (!self.is_settled).then(|| self.started_at + LISTEN_DELAY_MAX);
-        let due = retries
-            .chain(listen.filter(|due| *due > now))
-            .fold(check, Instant::min);
-        due.saturating_duration_since(now)
+        retries
+            .chain(listen)
+            .filter(|due| *due > self.worked_at)
+            .fold(check, Instant::min)
+            .saturating_duration_since(Instant::now())
     }
 
     fn new_state(&mut self, desired: Desired) {
@@ -207,6 +231,7 @@ impl Reconciler {
             let wanted: HashSet<&Action> = actions.iter().collect();
             self.failures.retain(|action, _| wanted.contains(action));
             let now = Instant::now();
+            self.worked_at = now;
             let mut ready: Vec<Action> = actions
                 .iter()
                 .filter(|action| self.is_ready(action, now))

@@ -38,7 +38,7 @@ pub(super) fn of(reconciler: &Reconciler) -> Status {
             .map(|spec| portal(reconciler, spec))
             .collect(),
         subsystems: reconciler.observed.subsystems.keys().cloned().collect(),
-        unused: Vec::new(),
+        unused: reconciler.unused.clone(),
     }
 }
 

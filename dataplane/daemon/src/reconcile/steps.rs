@@ -185,6 +185,22 @@ impl Reconciler {
         }
     }
 
+    /// Looks for unused drives, on a thread of its own: they are read.
+    pub(super) fn look_for_unused(&mut self) {
+        self.unused_looked_at = None;
+        let to_self = self.to_self.clone();
+        let look = move || {
+            // Nobody waits any more if the daemon is stopping.
+            let _ = to_self.send(Event::Unused(drives::unused()));
+        };
+        let thread = std::thread::Builder::new()
+            .name("look".to_owned())
+            .spawn(look);
+        if thread.is_err() {
+            self.unused_looked_at = Some(Instant::now());
+        }
+    }
+
     pub(super) fn save_known(&mut self) {
         if let Err(error) = self.known.save(&self.directory) {
             tracing::error!(%error, "cannot note which pool is on which drive");
