@@ -224,7 +224,7 @@ impl NodeLink {
         let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX, seed);
         loop {
             let Err(error) = self.session(&mut backoff).await;
-            let message = error.to_string();
+            let message = whole(&error);
             let news = {
                 let mut view = lock(&self.view);
                 let before = view.link.clone();
@@ -341,6 +341,20 @@ impl NodeLink {
             self.wake.notify_one();
         }
     }
+}
+
+/// An error with everything that caused it, each thing once.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The node understood the state and will not have it; sending it again soon would not help.

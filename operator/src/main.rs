@@ -1,5 +1,6 @@
 //! `roadstead-operator`: reads the command line, waits for the Lease, and leads while it holds it.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&cli.log_level).context("--log-level cannot be understood")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => log.init(),

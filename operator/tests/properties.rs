@@ -1,6 +1,8 @@
 //! What must hold whatever happens in whatever order, with the operator killed between any two writes and planning
 //! from outdated snapshots.
 
+#![allow(clippy::expect_used)] // the helpers of the test are test code
+
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

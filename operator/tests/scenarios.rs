@@ -1,5 +1,7 @@
 //! The life of objects through the planner, against a model of the API and the nodes.
 
+#![allow(clippy::expect_used)] // the helpers of the tests are test code
+
 mod world;
 
 use roadstead_crds::condition::{DELETING, find, reason};

@@ -13,8 +13,8 @@ use roadstead_crds::{
 
 use super::index::{Applied, Index};
 use super::placement::{Placement, is_protected, is_removing, placement};
-use super::reach::{Reach, list_names, reach};
-use super::room::{DriveKey, NoPlace, Rooms, requested_bytes};
+use super::reach::{PENDING, Reach, is_opening, list_names, reach};
+use super::room::{DriveKey, NoPlace, Rooms, drive_name, requested_bytes};
 use super::write::{Change, Kind, Note, ObjectVersion, Write};
 use super::{protect, release, settle, version};
 
@@ -173,6 +173,10 @@ impl<'i, 'a> Draft<'i, 'a> {
         match reach(self.index.snapshot, place.node) {
             Reach::Unsettled => {}
             Reach::Away { reason, message } => self.ready((Status::Unknown, reason, message)),
+            // The daemon has just started again: what was so will be so.
+            Reach::Up(report)
+                if self.old.capacity_bytes > 0
+                    && is_opening(report, &drive_name(place.target, place.drive)) => {}
             Reach::Up(_) => {
                 let report = self.index.volume_report(place.node, place.uuid);
                 let verdict = self.verdict(place, report, growth);
@@ -240,12 +244,13 @@ impl<'i, 'a> Draft<'i, 'a> {
                     None => (Status::True, reason::ONLINE, "it is served".into()),
                 }
             }
+            VolumeState::Unavailable if volume.reason == PENDING => self.applying(place),
             VolumeState::Unavailable => (
                 Status::False,
                 reason::DRIVE_OFFLINE,
                 self.sentence(place, volume),
             ),
-            VolumeState::Failed if volume.size_bytes > 0 => {
+            VolumeState::Failed if volume.size_bytes > 0 && volume.reason == "NoRoom" => {
                 self.measure(volume);
                 (
                     Status::True,
@@ -278,6 +283,12 @@ impl<'i, 'a> Draft<'i, 'a> {
         let target = self.index.snapshot.targets.get(place.target);
         let listed = target.is_some_and(|t| t.spec.drives.iter().any(|d| d.name == place.drive));
         if listed {
+            // Right after the placement, its condition stands until the node has made the volume.
+            if let Some(old) = find(&self.old.conditions, READY)
+                && old.reason == reason::PLACED
+            {
+                return (Status::False, reason::PLACED, old.message.clone());
+            }
             let message = format!("waits for node {} to make it", place.node);
             (Status::False, reason::APPLYING, message)
         } else {
@@ -340,12 +351,16 @@ impl<'i, 'a> Draft<'i, 'a> {
                 .map(|c| c.message.clone())
                 .unwrap_or_default(),
             Reach::Up(_) => match self.index.volume_report(place.node, place.uuid) {
-                Some(volume) if volume.state() == VolumeState::Unavailable => format!(
-                    "waits for drive {} of Target {}: {}; {by_hand}",
-                    place.drive,
-                    place.target,
-                    self.sentence(place, volume)
-                ),
+                Some(volume)
+                    if volume.state() == VolumeState::Unavailable && volume.reason != PENDING =>
+                {
+                    format!(
+                        "waits for drive {} of Target {}: {}; {by_hand}",
+                        place.drive,
+                        place.target,
+                        self.sentence(place, volume)
+                    )
+                }
                 Some(volume) if volume.state() == VolumeState::Failed => format!(
                     "node {} cannot delete its data: {}",
                     place.node,

@@ -9,6 +9,9 @@ use crate::snapshot::{Link, Snapshot};
 /// How long a lost connection is not worth a word: a daemon's restart takes less.
 pub const LINK_GRACE: SignedDuration = SignedDuration::from_secs(10);
 
+/// What a node gives as reason while it still works on a drive or volume.
+pub(super) const PENDING: &str = "Pending";
+
 /// What can be said of a node.
 pub(super) enum Reach<'a> {
     /// Connected; this is its report.
@@ -53,6 +56,14 @@ pub(super) fn reach<'a>(snapshot: &'a Snapshot, node: &str) -> Reach<'a> {
             }
         }
     }
+}
+
+/// The node is only just opening the drive.
+pub(super) fn is_opening(report: &NodeReport, drive: &str) -> bool {
+    report
+        .drives
+        .iter()
+        .any(|d| d.name == drive && d.reason == PENDING)
 }
 
 /// At most five names, and how many more there are.

@@ -7,7 +7,7 @@ use roadstead_crds::{DriveSource, DriveSpec, DriveStatus, Portal, Target, Target
 
 use super::index::Index;
 use super::placement::is_protected;
-use super::reach::{Reach, list_names, reach};
+use super::reach::{PENDING, Reach, is_opening, list_names, reach};
 use super::room::{DriveKey, Rooms, drive_name};
 use super::write::{Change, Kind, Write};
 use super::{protect, release, settle, version};
@@ -75,7 +75,8 @@ fn status(
         )
     };
     match reach(snapshot, &target.spec.node) {
-        // What was seen last stays: the drives do not change because the operator cannot see them.
+        // What was seen last stays: the drives do not change because the operator, or the node after a restart of
+        // its daemon, does not see them yet.
         Reach::Unsettled => TargetStatus {
             conditions: find(&old.conditions, READY).cloned().into_iter().collect(),
             ..old.clone()
@@ -84,6 +85,10 @@ fn status(
             observed_generation: generation,
             conditions: vec![ready(Status::Unknown, reason, message)],
             portals: Vec::new(),
+            ..old.clone()
+        },
+        Reach::Up(report) if is_reopening(name, report, old) => TargetStatus {
+            conditions: find(&old.conditions, READY).cloned().into_iter().collect(),
             ..old.clone()
         },
         Reach::Up(report) => {
@@ -112,6 +117,14 @@ fn status(
     }
 }
 
+/// A drive that was online is being opened again.
+fn is_reopening(target: &str, report: &NodeReport, old: &TargetStatus) -> bool {
+    old.drives
+        .iter()
+        .filter(|d| d.state == "Online")
+        .any(|d| is_opening(report, &drive_name(target, &d.name)))
+}
+
 /// A drive as its node reported it.
 fn drive_status(
     rooms: &Rooms,
@@ -138,7 +151,10 @@ fn drive_status(
         return status;
     };
     status.state = state_word(drive).into();
-    status.reason.clone_from(&drive.reason);
+    status.reason = match drive.reason.as_str() {
+        PENDING => reason::APPLYING.into(),
+        other => other.into(),
+    };
     status.message.clone_from(&drive.message);
     status.path.clone_from(&drive.path);
     status.serial.clone_from(&drive.serial);

@@ -1,6 +1,6 @@
 //! What a plan wants written to the API, and how it is derived without repeating what is there.
 
-use roadstead_crds::condition::{DELETING, READY, Status, find};
+use roadstead_crds::condition::{DELETING, READY, Status, find, reason};
 use roadstead_crds::{
     Condition, NVMeAttachmentStatus, NVMeHostStatus, NVMeNamespaceStatus, TargetStatus,
 };
@@ -73,16 +73,21 @@ pub struct Note {
     pub message: String,
 }
 
-/// The Events that a change of conditions is worth: one for each of `Ready` and `Deleting` whose status or reason changed.
+/// The Events that a change of conditions is worth: one for each of `Ready` and `Deleting` whose status or reason
+/// changed, but for steps on the way to where `Ready` is going anyway.
 pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Note> {
     [READY, DELETING]
         .into_iter()
         .filter_map(|type_| {
             let condition = find(new, type_)?;
-            let before = find(old, type_);
-            let same = before
+            let same = find(old, type_)
                 .is_some_and(|b| b.status == condition.status && b.reason == condition.reason);
-            (!same).then(|| Note {
+            let passing = matches!(
+                condition.reason.as_str(),
+                reason::APPLYING | reason::PLACED | reason::REMOVING
+            );
+            let silent = same || (type_ == READY && passing);
+            (!silent).then(|| Note {
                 warning: type_ == READY && condition.status != Status::True.as_str(),
                 reason: condition.reason.clone(),
                 message: condition.message.clone(),

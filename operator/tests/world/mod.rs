@@ -1,7 +1,9 @@
 //! A small model of a cluster: an API server with versions and finalizers, nodes with drives, and an operator that
 //! can be killed between any two of its writes.
 
-#![allow(dead_code, unused_imports, unreachable_pub)] // each test file uses its part
+// Each test file uses its part; a model that is used wrongly should fail the test at once.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+#![allow(clippy::expect_used, clippy::panic)]
 
 mod api;
 mod node;
