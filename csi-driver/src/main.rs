@@ -1,12 +1,13 @@
 //! `roadstead-csi`: reads the command line and wires the services to their sockets.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use futures::future::try_join;
-use roadstead_csi::controller::Controller;
+use roadstead_csi::controller::{Controller, WAIT_MAX};
 use roadstead_csi::identity::{DRIVER_NAME, Identity, Needs};
 use roadstead_csi::metrics::Metrics;
 use roadstead_csi::node::{Daemon, Node};
@@ -107,7 +108,9 @@ async fn run_controller(args: ControllerArgs) -> anyhow::Result<()> {
             Needs::Api(client.clone()),
             rpc.clone(),
         )))
-        .add_service(ControllerServer::new(Controller::new(client, rpc)))
+        .add_service(ControllerServer::new(Controller::new(
+            client, WAIT_MAX, rpc,
+        )))
         .serve_with_incoming(socket::listen(&args.csi_socket)?);
     info!(socket = %args.csi_socket.display(), "controller is up");
     let http = http::serve(args.http_listen, args.csi_socket, metrics);
@@ -184,6 +187,7 @@ fn start_log(args: &LogArgs) -> anyhow::Result<()> {
         .with_context(|| format!("--log-level '{}' cannot be understood", args.log_level))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Text => log.init(),

@@ -37,18 +37,20 @@ pub struct Controller {
     targets: Api<Target>,
     hosts: Api<NVMeHost>,
     in_flight: InFlight,
+    wait_max: Duration,
     rpc: Rpc,
 }
 
 impl Controller {
-    /// A controller that works through `client`.
-    pub fn new(client: Client, rpc: Rpc) -> Self {
+    /// A controller that works through `client`; a call waits at most `wait_max` for the operator, [`WAIT_MAX`] as a rule.
+    pub fn new(client: Client, wait_max: Duration, rpc: Rpc) -> Self {
         Self {
             namespaces: Api::all(client.clone()),
             attachments: Api::all(client.clone()),
             targets: Api::all(client.clone()),
             hosts: Api::all(client),
             in_flight: InFlight::default(),
+            wait_max,
             rpc,
         }
     }
@@ -58,34 +60,44 @@ impl Controller {
             .begin(key)
             .ok_or_else(|| ControllerError::Busy(volume.to_owned()))
     }
-}
 
-/// Watches the object `name` until `judge` has a verdict; `None` after [`WAIT_MAX`]. The judge sees `None` while the
-/// object does not exist.
-async fn watch_until<K, R>(
-    api: &Api<K>,
-    name: &str,
-    mut judge: impl FnMut(Option<K>) -> Option<R>,
-) -> Option<R>
-where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let watched = async {
-        let mut states = pin!(watch_object(api.clone(), name).default_backoff());
-        while let Some(state) = states.next().await {
-            match state {
-                Ok(object) => {
-                    if let Some(verdict) = judge(object) {
-                        return Some(verdict);
+    /// Watches the object `name` until `judge` has a verdict. The judge sees `None` while the object does not exist, and
+    /// leaves in `why` what it waits for, which the error says after `wait_max`.
+    async fn watch_until<K, R>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        what: impl FnOnce() -> String,
+        mut judge: impl FnMut(Option<K>, &mut String) -> Option<Result<R, ControllerError>>,
+    ) -> Result<R, ControllerError>
+    where
+        K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+    {
+        let mut why = String::new();
+        let watched = async {
+            let mut states = pin!(watch_object(api.clone(), name).default_backoff());
+            while let Some(state) = states.next().await {
+                match state {
+                    Ok(object) => {
+                        if let Some(verdict) = judge(object, &mut why) {
+                            return Some(verdict);
+                        }
                     }
+                    // The stream starts again by itself.
+                    Err(error) => why = format!("the Kubernetes API: {error}"),
                 }
-                // The stream starts again by itself.
-                Err(error) => tracing::debug!(name, %error, "watch interrupted"),
             }
-        }
-        None
-    };
-    tokio::time::timeout(WAIT_MAX, watched).await.ok().flatten()
+            None
+        };
+        let verdict = tokio::time::timeout(self.wait_max, watched).await;
+        verdict.ok().flatten().unwrap_or_else(|| {
+            Err(ControllerError::NotInTime {
+                what: what(),
+                limit_s: self.wait_max.as_secs(),
+                why,
+            })
+        })
+    }
 }
 
 #[tonic::async_trait]

@@ -5,10 +5,9 @@ use roadstead_crds::condition::{self, reason};
 use roadstead_crds::{NVMeAttachment, NVMeAttachmentSpec, NVMeNamespace};
 use tracing::info;
 
+use super::Controller;
 use super::error::ControllerError;
 use super::objects::{self, Readiness};
-use super::volumes::not_in_time;
-use super::{Controller, watch_until};
 use crate::proto::csi;
 use crate::request::{self, Capability, RequestError};
 
@@ -112,28 +111,26 @@ impl Controller {
         namespace: &NVMeNamespace,
     ) -> Result<csi::ControllerPublishVolumeResponse, ControllerError> {
         let volume = namespace.metadata.name.clone().unwrap_or_default();
-        let mut why = String::new();
-        let verdict = watch_until(&self.attachments, name, |object| {
-            let Some(object) = object.filter(|o| o.metadata.deletion_timestamp.is_none()) else {
-                return Some(Err(ControllerError::BeingDeleted(format!(
-                    "attachment {name}"
-                ))));
-            };
-            let conditions = object.status.as_ref().map_or(&[][..], |s| &s.conditions);
-            match objects::readiness(&object.metadata, conditions) {
-                Readiness::Ready => Some(Ok(object)),
-                Readiness::Not { reason, .. } if reason == reason::NAMESPACE_NOT_FOUND => {
-                    Some(Err(ControllerError::VolumeNotFound(volume.clone())))
+        let what = || format!("attachment of volume {volume}");
+        let attachment = self
+            .watch_until(&self.attachments, name, what, |object, why| {
+                let Some(object) = object.filter(|o| o.metadata.deletion_timestamp.is_none())
+                else {
+                    return Some(Err(ControllerError::BeingDeleted(what())));
+                };
+                let conditions = object.status.as_ref().map_or(&[][..], |s| &s.conditions);
+                match objects::readiness(&object.metadata, conditions) {
+                    Readiness::Ready => Some(Ok(object)),
+                    Readiness::Not { reason, .. } if reason == reason::NAMESPACE_NOT_FOUND => {
+                        Some(Err(ControllerError::VolumeNotFound(volume.clone())))
+                    }
+                    Readiness::Not { message, .. } => {
+                        *why = message;
+                        None
+                    }
                 }
-                Readiness::Not { message, .. } => {
-                    why = message;
-                    None
-                }
-            }
-        })
-        .await;
-        let attachment = verdict
-            .unwrap_or_else(|| Err(not_in_time(format!("attachment of volume {volume}"), why)))?;
+            })
+            .await?;
         // Read again: the volume may have been placed since.
         let namespace = self.existing_namespace(&volume).await?;
         let context = objects::publish_context(&namespace, &attachment)?;
@@ -183,23 +180,19 @@ impl Controller {
             Err(kube::Error::Api(s)) if s.is_not_found() || s.is_conflict() => return Ok(()),
             Err(error) => return Err(ControllerError::api("delete the NVMeAttachment")(error)),
         }
-        let mut why = String::new();
-        let gone = watch_until(&self.attachments, name, |object| {
+        let spec = &attachment.spec;
+        let what = || format!("detaching volume {} from {}", spec.namespace, spec.node);
+        self.watch_until(&self.attachments, name, what, |object, why| {
             let Some(object) = object.filter(|o| o.metadata.uid == uid) else {
-                return Some(());
+                return Some(Ok(()));
             };
             let conditions = object.status.map(|s| s.conditions).unwrap_or_default();
             if let Some(deleting) = condition::find(&conditions, condition::DELETING) {
-                why = deleting.message.clone();
+                why.clone_from(&deleting.message);
             }
             None
         })
-        .await;
-        let spec = &attachment.spec;
-        gone.ok_or_else(|| {
-            let what = format!("detaching volume {} from {}", spec.namespace, spec.node);
-            not_in_time(what, why)
-        })
+        .await
     }
 }
 

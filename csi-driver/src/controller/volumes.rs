@@ -6,18 +6,11 @@ use roadstead_crds::{NVMeNamespace, quantity};
 use serde_json::json;
 use tracing::info;
 
+use super::Controller;
 use super::error::ControllerError;
 use super::objects::{self, Readiness};
-use super::{Controller, WAIT_MAX, watch_until};
 use crate::proto::csi;
 use crate::request::{self, Capability, Capacity, FileSystem, Parameters, RequestError};
-
-/// What came of a new volume.
-enum Outcome {
-    Ready { capacity_bytes: u64 },
-    NoRoom { why: String },
-    Gone,
-}
 
 impl Controller {
     pub(super) async fn create(
@@ -94,24 +87,16 @@ impl Controller {
     /// Waits for the operator; returns the volume's size in bytes. A volume without room is taken back, because the
     /// provisioner forgets it after this error.
     async fn await_created(&self, volume: &str) -> Result<u64, ControllerError> {
-        let mut why = String::new();
-        let outcome = watch_until(&self.namespaces, volume, |object| match object {
-            None => Some(Outcome::Gone),
-            Some(object) => judge_created(&object, &mut why),
-        })
-        .await;
-        match outcome {
-            Some(Outcome::Ready { capacity_bytes }) => Ok(capacity_bytes),
-            Some(Outcome::Gone) => Err(ControllerError::BeingDeleted(format!("volume {volume}"))),
-            Some(Outcome::NoRoom { why }) => {
-                self.take_back(volume).await?;
-                Err(ControllerError::NoRoom {
-                    volume: volume.to_owned(),
-                    why,
-                })
-            }
-            None => Err(not_in_time(format!("volume {volume}"), why)),
+        let what = || format!("volume {volume}");
+        let created = self
+            .watch_until(&self.namespaces, volume, what, |object, why| {
+                judge_created(volume, object, why)
+            })
+            .await;
+        if let Err(ControllerError::NoRoom { .. }) = created {
+            self.take_back(volume).await?;
         }
+        created
     }
 
     /// Deletes a volume that was never placed. If it was placed meanwhile, the operator removes it like any other.
@@ -165,28 +150,29 @@ impl Controller {
     }
 
     async fn await_deleted(&self, volume: &str, uid: Option<&str>) -> Result<(), ControllerError> {
-        let mut why = String::new();
-        let mut held = false;
-        let gone = watch_until(&self.namespaces, volume, |object| {
-            let object = object.filter(|o| o.metadata.uid.as_deref() == uid);
-            let Some(object) = object else {
-                return Some(());
-            };
-            let conditions = object.status.map(|s| s.conditions).unwrap_or_default();
-            if let Some(deleting) = condition::find(&conditions, condition::DELETING) {
-                why = deleting.message.clone();
-                held = deleting.reason == reason::WAITING_FOR_ATTACHMENTS;
-            }
-            None
-        })
-        .await;
-        match gone {
-            Some(()) => Ok(()),
-            None if held => Err(ControllerError::StillAttached {
+        let mut held = None;
+        let what = || format!("deletion of volume {volume}");
+        let gone = self
+            .watch_until(&self.namespaces, volume, what, |object, why| {
+                let object = object.filter(|o| o.metadata.uid.as_deref() == uid);
+                let Some(object) = object else {
+                    return Some(Ok(()));
+                };
+                let conditions = object.status.map(|s| s.conditions).unwrap_or_default();
+                if let Some(deleting) = condition::find(&conditions, condition::DELETING) {
+                    why.clone_from(&deleting.message);
+                    held = (deleting.reason == reason::WAITING_FOR_ATTACHMENTS)
+                        .then(|| deleting.message.clone());
+                }
+                None
+            })
+            .await;
+        match held {
+            Some(nodes) if gone.is_err() => Err(ControllerError::StillAttached {
                 volume: volume.to_owned(),
-                nodes: why,
+                nodes,
             }),
-            None => Err(not_in_time(format!("deletion of volume {volume}"), why)),
+            _ => gone,
         }
     }
 
@@ -249,30 +235,30 @@ impl Controller {
     }
 
     async fn await_grown(&self, volume: &str, size_bytes: u64) -> Result<(), ControllerError> {
-        let mut why = String::new();
-        let verdict = watch_until(&self.namespaces, volume, |object| {
+        let what = || format!("growth of volume {volume}");
+        self.watch_until(&self.namespaces, volume, what, |object, why| {
             let Some(object) = object else {
                 return Some(Err(ControllerError::VolumeNotFound(volume.to_owned())));
             };
-            let status = object.status.clone().unwrap_or_default();
+            let status = object.status.unwrap_or_default();
             if status.capacity_bytes >= size_bytes {
                 return Some(Ok(()));
             }
-            if let Readiness::Not { reason, message } =
-                objects::readiness(&object.metadata, &status.conditions)
-            {
-                if reason == reason::NO_ROOM_TO_GROW {
-                    return Some(Err(ControllerError::NoRoomToGrow {
+            match objects::readiness(&object.metadata, &status.conditions) {
+                Readiness::Not { reason, message } if reason == reason::NO_ROOM_TO_GROW => {
+                    Some(Err(ControllerError::NoRoomToGrow {
                         volume: volume.to_owned(),
                         why: message,
-                    }));
+                    }))
                 }
-                why = message;
+                Readiness::Not { message, .. } => {
+                    *why = message;
+                    None
+                }
+                Readiness::Ready => None,
             }
-            None
         })
-        .await;
-        verdict.unwrap_or_else(|| Err(not_in_time(format!("growth of volume {volume}"), why)))
+        .await
     }
 
     /// The volume's object, if there is one.
@@ -314,30 +300,30 @@ impl Controller {
     }
 }
 
-fn judge_created(object: &NVMeNamespace, why: &mut String) -> Option<Outcome> {
-    if object.metadata.deletion_timestamp.is_some() {
-        return Some(Outcome::Gone);
-    }
-    let status = object.status.clone().unwrap_or_default();
+fn judge_created(
+    volume: &str,
+    object: Option<NVMeNamespace>,
+    why: &mut String,
+) -> Option<Result<u64, ControllerError>> {
+    let object = object.filter(|o| o.metadata.deletion_timestamp.is_none());
+    let Some(object) = object else {
+        return Some(Err(ControllerError::BeingDeleted(format!(
+            "volume {volume}"
+        ))));
+    };
+    let status = object.status.unwrap_or_default();
     match objects::readiness(&object.metadata, &status.conditions) {
-        Readiness::Ready => Some(Outcome::Ready {
-            capacity_bytes: status.capacity_bytes,
-        }),
+        Readiness::Ready => Some(Ok(status.capacity_bytes)),
         Readiness::Not { reason, message } if objects::is_no_room(&reason) => {
-            Some(Outcome::NoRoom { why: message })
+            Some(Err(ControllerError::NoRoom {
+                volume: volume.to_owned(),
+                why: message,
+            }))
         }
         Readiness::Not { message, .. } => {
             *why = message;
             None
         }
-    }
-}
-
-pub(super) fn not_in_time(what: String, why: String) -> ControllerError {
-    ControllerError::NotInTime {
-        what,
-        limit_s: WAIT_MAX.as_secs(),
-        why,
     }
 }
 

@@ -24,7 +24,7 @@ impl<A: Attacher> Node<A> {
         r: csi::NodeExpandVolumeRequest,
     ) -> Result<csi::NodeExpandVolumeResponse, NodeError> {
         let volume = request::identifier("volume_id", &r.volume_id)?;
-        let path = request::path("volume_path", &r.volume_path)?;
+        let path = published_path(&r.volume_path)?;
         let capability = r.volume_capability.as_ref();
         let capability = capability.map(|c| Capability::parse(Some(c))).transpose()?;
         let range = r.capacity_range.unwrap_or_default();
@@ -62,7 +62,7 @@ impl<A: Attacher> Node<A> {
         r: csi::NodeGetVolumeStatsRequest,
     ) -> Result<csi::NodeGetVolumeStatsResponse, NodeError> {
         let volume = request::identifier("volume_id", &r.volume_id)?;
-        let path = request::path("volume_path", &r.volume_path)?;
+        let path = published_path(&r.volume_path)?;
         let usage = blocking(move || usage(volume, &path)).await?;
         Ok(csi::NodeGetVolumeStatsResponse { usage })
     }
@@ -80,6 +80,14 @@ impl<A: Attacher> Node<A> {
             }),
         })
     }
+}
+
+/// The path of a published volume. Where no volume can be, none is found; that is no mistake of the request.
+fn published_path(raw: &str) -> Result<PathBuf, RequestError> {
+    if raw.is_empty() {
+        return Err(RequestError::Missing("volume_path"));
+    }
+    Ok(PathBuf::from(raw))
 }
 
 /// Grows the file system mounted at `path`, or else at `staging`; a read-only one stays as it is.
