@@ -40,6 +40,7 @@ pub mod media;
 mod open;
 mod pool;
 pub mod probe;
+mod reader;
 mod recover;
 mod reserve;
 mod shared;
@@ -53,8 +54,7 @@ pub use error::{Fault, FaultKind, OpenError, PoolError};
 pub use media::Media;
 pub use open::OpenOptions;
 pub use pool::{ExtentRequest, Outcome, Pool};
+pub use reader::{InFlight, LookupError, Segment, Segments, VolumeReader};
 pub use reserve::GraceToken;
 pub use shared::{PoolStats, SyncTicket};
-pub use volume::{
-    BlockSize, InFlight, LookupError, Segment, Segments, Volume, VolumeReader, VolumeSpec,
-};
+pub use volume::{BlockSize, Volume, VolumeSpec};

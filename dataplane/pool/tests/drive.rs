@@ -1,12 +1,12 @@
 //! The drive's thread on memory and on real files.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test")]
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
+use roadstead_pool::media::sim::SimMedia;
 use roadstead_pool::media::{FileMedia, MemoryMedia};
 use roadstead_pool::{
-    BlockSize, Command, DriveThread, Media, OpenError, OpenOptions, Pool, PoolError, Reply,
+    BlockSize, Command, DriveThread, Fault, Media, OpenError, OpenOptions, Pool, PoolError, Reply,
     Segment, Volume, VolumeReader, VolumeSpec,
 };
 use uuid::Uuid;
@@ -195,4 +195,65 @@ fn another_owners_pool_is_refused_without_force() {
     other.force = true;
     let pool = Pool::open_or_format(Arc::clone(&media), &other).unwrap();
     assert!(pool.volumes().is_empty());
+}
+
+#[test]
+fn a_drive_that_fails_answers_everyone_and_keeps_its_volumes_readable() {
+    let sim = Arc::new(SimMedia::new(64 * MIB));
+    let media: Arc<dyn Media> = Arc::clone(&sim) as Arc<dyn Media>;
+    let drive = open(&media);
+    let volume = drive.handle().create_volume(spec("a", 8 * MIB)).unwrap();
+    write(&drive, &*media, &volume, 0, &[5; 4096]);
+    sim.fail_syncs(true);
+    let refused = drive.handle().create_volume(spec("b", MIB)).unwrap_err();
+    assert_eq!(refused.reason(), "DriveOffline");
+    sim.fail_syncs(false);
+    let uuid = volume.uuid();
+    let refused = drive
+        .handle()
+        .call(|reply| Command::Allocate(uuid, 1..2, reply))
+        .unwrap_err();
+    assert!(matches!(refused, PoolError::Faulted(_)));
+    assert_eq!(drive.handle().stats().fault.unwrap().reason(), "IoError");
+    assert!(volume.fault().is_some());
+    assert_eq!(read(&*media, &volume, 0, 4096), [5; 4096]);
+    drive.close();
+}
+
+#[test]
+fn an_allocation_that_waits_is_answered_when_the_drive_fails() {
+    let media: Arc<dyn Media> = Arc::new(MemoryMedia::new(64 * MIB));
+    let drive = open(&media);
+    let room = drive.handle().stats().capacity_bytes;
+    let volume = drive.handle().create_volume(spec("a", room)).unwrap();
+    let (uuid, all) = (volume.uuid(), 0..volume.extent_count());
+    drive
+        .handle()
+        .call(|reply| Command::Allocate(uuid, all.clone(), reply))
+        .unwrap();
+    let reader = volume.reader();
+    let io = reader.begin();
+    drive
+        .handle()
+        .call(|reply| Command::Deallocate(uuid, all, reply))
+        .unwrap();
+    let (answer, answered) = mpsc::channel();
+    let reply = Reply::new(move |result| answer.send(result).unwrap());
+    assert!(
+        drive
+            .handle()
+            .try_submit(Command::Allocate(uuid, 0..1, reply))
+            .is_ok()
+    );
+    drive.handle().call(Command::Check).unwrap();
+    assert!(answered.try_recv().is_err());
+    let gone = std::io::Error::from_raw_os_error(19);
+    volume.report_fault(Fault::io("reading", &gone));
+    assert_eq!(
+        answered.recv().unwrap().unwrap_err().reason(),
+        "DriveOffline"
+    );
+    assert_eq!(drive.handle().fault().unwrap().reason(), "Gone");
+    reader.end(io);
+    drive.close();
 }

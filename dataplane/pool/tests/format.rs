@@ -45,21 +45,21 @@ fn the_geometry_of_a_gib_is_fixed() {
         media_bytes: 1 << 30,
         extent_bytes: 1 << 20,
         data_offset: 3 << 20,
-        checkpoint_bytes: 704_512,
+        checkpoint_bytes: 925_696,
         journal_bytes: 256 << 10,
         extent_count: 1020,
-        max_extents: 4096,
+        max_extents: 16_384,
         max_volumes: 1024,
     };
     assert_eq!(g, expected);
     assert_eq!(g.half_offset(Half::First), 65_536);
     assert_eq!(
         g.half_offset(Half::Second),
-        65_536 + 704_512 + 2 * 262_144 + 8192
+        65_536 + 925_696 + 2 * 262_144 + 8192
     );
     assert_eq!(
         g.journal_offsets(Half::First),
-        [65_536 + 4096 + 704_512, 65_536 + 4096 + 704_512 + 262_144]
+        [65_536 + 4096 + 925_696, 65_536 + 4096 + 925_696 + 262_144]
     );
     assert_eq!(
         g.seal_offset(Half::First),
@@ -81,10 +81,10 @@ fn the_label_has_these_bytes() {
         &(1u64 << 30).to_le_bytes(),
         &(1u64 << 20).to_le_bytes(),
         &(3u64 << 20).to_le_bytes(),
-        &704_512u64.to_le_bytes(),
+        &925_696u64.to_le_bytes(),
         &(256u64 << 10).to_le_bytes(),
         &1020u32.to_le_bytes(),
-        &4096u32.to_le_bytes(),
+        &16_384u32.to_le_bytes(),
         &1024u32.to_le_bytes(),
         &4u32.to_le_bytes(),
         b"5e1f",

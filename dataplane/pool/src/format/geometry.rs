@@ -12,9 +12,14 @@ pub(crate) const EXTENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(64 
 pub(crate) const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(16 << 20);
 /// The journal that a drive of a size gets: the size over this, within 256 KiB and 16 MiB.
 const MEDIA_PER_JOURNAL: u64 = 4096;
-/// How many times its size a pool's metadata has room for, for files that grow.
-const GROWTH: u64 = 4;
-/// Most volumes of a pool, whatever its size.
+/// How many times its extents a pool's metadata has room for, so that files can grow: this for small ones,
+const GROWTH_OF_SMALL: u64 = 16;
+/// up to so many extents, and
+const SMALL_EXTENTS: u64 = 128 << 10;
+/// this for the others.
+const GROWTH: u64 = 2;
+/// Volumes of a pool: as many as extents at its making, within these.
+const LEAST_VOLUMES: u64 = 64;
 const MAX_VOLUMES: u64 = 16_384;
 /// Checkpoint room an extent (one run each, at worst) and a volume (longest name, both records), bytes.
 const CHECKPOINT_BYTES_PER_EXTENT: u64 = 12;
@@ -49,9 +54,11 @@ impl Geometry {
         journal_bytes: Option<u64>,
     ) -> Result<Self, u64> {
         let media_bytes = media_bytes - media_bytes % BLOCK;
-        let extents = (media_bytes / extent_bytes).max(1).saturating_mul(GROWTH);
+        let extents = (media_bytes / extent_bytes).max(1);
+        let volumes = extents.clamp(LEAST_VOLUMES, MAX_VOLUMES);
+        let small = extents.saturating_mul(GROWTH_OF_SMALL).min(SMALL_EXTENTS);
+        let extents = extents.saturating_mul(GROWTH).max(small);
         let max_extents = u32::try_from(extents).unwrap_or(u32::MAX).min(u32::MAX - 1);
-        let volumes = u64::from(max_extents / 4).clamp(16, MAX_VOLUMES);
         let checkpoint = u64::from(max_extents)
             .saturating_mul(CHECKPOINT_BYTES_PER_EXTENT)
             .saturating_add(volumes * CHECKPOINT_BYTES_PER_VOLUME);
