@@ -1,12 +1,12 @@
 //! Starts the parts, joins them, and stops them in order.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use roadstead_attach::{HostIdentity, Manager};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -146,10 +146,7 @@ async fn serve(
     let socket = control::bind_socket(&settings.socket)?;
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(address) = settings.metrics_listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listening at {address} for metrics"))?;
-        tasks.spawn(serve_http(listener, node.clone(), server));
+        tasks.spawn(serve_http(address, node.clone(), server));
     }
     if let Some(listen) = settings.control.clone() {
         let node = node.clone();
@@ -177,10 +174,11 @@ async fn serve(
 }
 
 async fn serve_http(
-    listener: TcpListener,
+    address: SocketAddr,
     node: Arc<Node>,
     server: Arc<Server>,
 ) -> anyhow::Result<()> {
+    let listener = http::listen(address, "health and metrics").await;
     http::serve(listener, move |path| match path {
         "/healthz" if server.is_healthy() => Answer::ok("ok\n"),
         "/healthz" => Answer::unavailable("a reactor has ended\n"),

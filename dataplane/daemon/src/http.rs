@@ -3,6 +3,7 @@
 //! Guaranteed: a client can hold one of `CONNECTIONS_MAX` places for `REQUEST_TIMEOUT` and a few kilobytes,
 //! nothing more.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the system refused to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Pause after an address could not be had.
+const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,25 @@ impl Answer {
             status: "404 Not Found",
             body: "there are /healthz, /readyz and /metrics\n".into(),
         }
+    }
+}
+
+/// Listens at `address`, tried until it works: volumes are served whether or not anyone can ask about them.
+pub(crate) async fn listen(address: SocketAddr, what: &str) -> TcpListener {
+    let mut is_known = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "listening for {what}");
+                return listener;
+            }
+            Err(error) if is_known => tracing::debug!(%address, %error, "cannot listen"),
+            Err(error) => {
+                tracing::error!(%address, %error, "cannot listen for {what}; it is tried again");
+                is_known = true;
+            }
+        }
+        tokio::time::sleep(LISTEN_PAUSE).await;
     }
 }
 

@@ -224,3 +224,35 @@ async fn a_volume_that_must_go_goes_with_its_connections() {
     daemon.report_when("the space is back", freed).await;
     namespace.close();
 }
+
+#[tokio::test]
+async fn connections_that_a_change_does_not_concern_go_on() {
+    let dir = temporary();
+    let address = free_address();
+    let daemon = Daemon::start(dir.path(), &[]).await;
+    let mut wanted = state(dir.path(), "1", address);
+    daemon.apply(&wanted).await;
+    let initiator = Initiator::start(ReactorConfig::default()).unwrap();
+    let namespace = initiator.connect(spec(address, HOST)).unwrap();
+    let connected = |report: &v1::NodeReport| report.subsystems[0].controllers.len() == 1;
+    let before = daemon.report_when("it is connected", connected).await;
+    let write = start(&namespace, Op::Write { durable: true }, 1, block(1, 1));
+
+    let other = VOLUME.replace('1', "2");
+    wanted.revision = "2".into();
+    wanted.drives.push(memory_drive("m", 64));
+    wanted.volumes.push(volume(&other, "m", 32));
+    wanted.subsystems.push(subsystem(&other));
+    wanted.portals.push(portal(free_address()));
+    daemon.apply(&wanted).await;
+    wanted.revision = "3".into();
+    wanted.drives.pop();
+    wanted.volumes.pop();
+    wanted.subsystems.pop();
+    wanted.portals.pop();
+    let after = daemon.apply(&wanted).await;
+    wait(&write);
+    assert!(read(&namespace, 1) == block(1, 1));
+    assert_eq!(after.subsystems, before.subsystems, "the same controller");
+    namespace.close();
+}

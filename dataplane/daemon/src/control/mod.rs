@@ -5,18 +5,18 @@ mod tls;
 
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use roadstead_api::v1::node_server::NodeServer;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 
+use crate::http;
 use crate::settings::ControlListen;
 pub(crate) use service::{Node, Origin};
 
@@ -41,12 +41,6 @@ pub(crate) enum ControlError {
     /// Another process answers there.
     #[error("another process listens at {}; is a second roadsteadd running?", path.display())]
     SocketInUse { path: PathBuf },
-    /// The TCP port cannot be had.
-    #[error("cannot listen at {address}: {source}")]
-    Tcp {
-        address: SocketAddr,
-        source: io::Error,
-    },
     /// The server ended.
     #[error("the control API ended: {0}")]
     Ended(#[from] tonic::transport::Error),
@@ -102,10 +96,7 @@ pub(crate) async fn serve_operator(
     let _reload = AbortOnDrop(reload);
     // An error would mean that `reload` ended, which it never does.
     let _ = current.wait_for(Option::is_some).await;
-    let address = listen.address;
-    let failed = |source| ControlError::Tcp { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    tracing::info!(%address, "control API for the operator");
+    let listener = http::listen(listen.address, "the operator").await;
     let (passed, incoming) = mpsc::channel(ACCEPTED_MAX);
     let _accept = AbortOnDrop(tokio::spawn(tls::accept(listener, current, passed)));
     let service = service::Service::new(node, Origin::Operator);

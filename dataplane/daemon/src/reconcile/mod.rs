@@ -26,7 +26,7 @@ use roadstead_pool::PoolError;
 use tokio::sync::watch;
 
 use crate::desired::Desired;
-use crate::serve::{ServeError, Server};
+use crate::serve::{Exports, ServeError, Server};
 use crate::status::{Failure, Status};
 use crate::store::StateDir;
 use drives::Drive;
@@ -156,10 +156,7 @@ impl Reconciler {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             match event {
-                Some(Event::Stop) => {
-                    self.close_drives();
-                    return Ok(());
-                }
+                Some(Event::Stop) => return self.stop(),
                 Some(Event::Desired(desired)) => self.new_state(desired),
                 Some(Event::Done(done)) => self.done(*done)?,
                 Some(Event::Unused(unused)) => {
@@ -314,11 +311,15 @@ impl Reconciler {
         self.publish.send_replace(Arc::new(status));
     }
 
-    /// At the end: what was acknowledged is durable already; this saves the next start some work.
-    fn close_drives(&mut self) {
+    /// Hosts first: they see a lost connection and wait for the next daemon. What was acknowledged is durable
+    /// already; closing the drives saves the next start some work.
+    fn stop(mut self) -> Result<(), ServeError> {
+        self.server.set_portals(&[])?;
+        self.server.set_exports(Exports::default())?;
         for (_, drive) in self.drives.drain() {
             drive.close();
         }
+        Ok(())
     }
 }
 
