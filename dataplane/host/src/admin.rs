@@ -4,7 +4,8 @@ use roadstead_nvme::command::{AdminCommand, GetLogPage, NSID_ALL};
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, FabricsCommand};
 use roadstead_nvme::feature::{self, NumberOfQueues};
 use roadstead_nvme::identify::{
-    IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, NamespaceDescriptor,
+    IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
+    NamespaceDescriptor,
 };
 use roadstead_nvme::nqn::Nqn;
 use roadstead_nvme::{Sqe, event, log};
@@ -150,6 +151,11 @@ impl ControllerData {
             },
         })
     }
+}
+
+/// The limit of Write Zeroes, as an exponent of pages; 0: none.
+pub(crate) fn zeroes_limit(data: &[u8]) -> u8 {
+    IdentifyControllerNvm::ref_from_bytes(data).map_or(0, |page| page.write_zeroes_max)
 }
 
 /// What a host needs of Identify Namespace.

@@ -7,9 +7,7 @@ use roadstead_nvme::Status;
 
 use crate::request::{Done, IoError, Op, Refused, Request};
 
-/// How often a command is repeated that the target answers with a passing error on a working path.
-const RETRIES_MAX: u8 = 20;
-/// The pause before each.
+/// The pause before a command is repeated that the target answers with a passing error on a working path.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Most blocks of one command: its field is 16 bits, zero's based.
 pub(crate) const COMMAND_BLOCKS_MAX: u32 = 1 << 16;
@@ -23,7 +21,8 @@ pub(crate) struct Part {
     pub(crate) blocks: u32,
     /// Order of submission.
     pub(crate) sequence: u64,
-    retries: u8,
+    /// When a passing error becomes a final one; set by the first.
+    patience: Option<Instant>,
 }
 
 impl Part {
@@ -33,7 +32,7 @@ impl Part {
             first: 0,
             blocks,
             sequence,
-            retries: 0,
+            patience: None,
         }
     }
 }
@@ -63,6 +62,8 @@ pub(crate) struct Flow {
     entries: Vec<Entry>,
     free: Vec<u32>,
     requests_max: u32,
+    /// How long a command is repeated that meets passing errors.
+    patience: Duration,
     pending: VecDeque<Part>,
     /// In the order of their times.
     delayed: VecDeque<(Instant, Part)>,
@@ -70,11 +71,12 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(requests_max: u32) -> Self {
+    pub(crate) fn new(requests_max: u32, patience: Duration) -> Self {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
             requests_max,
+            patience,
             pending: VecDeque::new(),
             delayed: VecDeque::new(),
             sequence: 0,
@@ -157,8 +159,8 @@ impl Flow {
             self.pending.push_front(part);
             return Verdict::Failover;
         }
-        if is_passing(status) && part.retries < RETRIES_MAX {
-            part.retries += 1;
+        let patience = *part.patience.get_or_insert(now + self.patience);
+        if is_passing(status) && now < patience {
             self.delayed.push_back((now + RETRY_PAUSE, part));
             return Verdict::Retry;
         }
@@ -238,6 +240,8 @@ fn is_passing(status: Status) -> bool {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     fn request(token: u64, blocks: u32) -> Request {
         Request {
             op: Op::Read,
@@ -250,7 +254,7 @@ mod tests {
     #[test]
     fn a_large_request_is_done_with_its_last_piece() {
         let now = Instant::now();
-        let (mut flow, mut done) = (Flow::new(4), VecDeque::new());
+        let (mut flow, mut done) = (Flow::new(4, PATIENCE), VecDeque::new());
         flow.submit(request(9, 10)).unwrap();
         let mut pieces = Vec::new();
         while let Some((part, _)) = flow.next(|_| 4) {
@@ -284,7 +288,7 @@ mod tests {
             (Status::INTERNAL_PATH, Verdict::Failover),
         ];
         for (status, wanted) in table {
-            let (mut flow, mut done) = (Flow::new(4), VecDeque::new());
+            let (mut flow, mut done) = (Flow::new(4, PATIENCE), VecDeque::new());
             flow.submit(request(1, 1)).unwrap();
             let (part, _) = flow.next(|_| 1).unwrap();
             let verdict = flow.answered(part, status, now, &mut done);
@@ -296,7 +300,7 @@ mod tests {
     #[test]
     fn retries_are_bounded() {
         let mut now = Instant::now();
-        let (mut flow, mut done) = (Flow::new(4), VecDeque::new());
+        let (mut flow, mut done) = (Flow::new(4, PATIENCE), VecDeque::new());
         flow.submit(request(1, 1)).unwrap();
         let mut sent = 0;
         while done.is_empty() {
@@ -307,12 +311,12 @@ mod tests {
             now = flow.deadline().unwrap_or(now);
             flow.tick(now);
         }
-        assert_eq!(sent, u32::from(RETRIES_MAX) + 1);
+        assert_eq!(sent, 5000 / 250 + 1);
     }
 
     #[test]
     fn what_was_in_flight_goes_first_in_its_order() {
-        let (mut flow, mut done) = (Flow::new(9), VecDeque::new());
+        let (mut flow, mut done) = (Flow::new(9, PATIENCE), VecDeque::new());
         for token in 0..5 {
             flow.submit(request(token, 1)).unwrap();
         }
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn requests_are_bounded() {
-        let mut flow = Flow::new(2);
+        let mut flow = Flow::new(2, PATIENCE);
         assert!(flow.submit(request(0, 1)).is_ok() && flow.submit(request(1, 1)).is_ok());
         assert_eq!(flow.submit(request(2, 1)), Err(Refused::Full));
     }

@@ -172,7 +172,7 @@ impl Host {
     /// A host that connects at its first [`Self::tick`].
     pub fn new(config: HostConfig, now: Instant) -> Self {
         Self {
-            flow: Flow::new(config.limits.requests_max),
+            flow: Flow::new(config.limits.requests_max, config.limits.ctrl_loss),
             path_errors: vec![String::new(); config.paths],
             config,
             phase: Phase::Waiting(now),
@@ -249,13 +249,15 @@ impl Host {
             return None;
         };
         let transfer_blocks = association.grants.transfer_bytes_max / info.block_bytes;
+        let zeroes_blocks = association.grants.zeroes_bytes_max / u64::from(info.block_bytes);
+        let zeroes_blocks = u32::try_from(zeroes_blocks).unwrap_or(COMMAND_BLOCKS_MAX);
         loop {
             if !self.flow.has_pending() {
                 return None;
             }
             let (index, qid) = association.queue_with_room()?;
             let (part, request) = self.flow.next(|op| match op {
-                Op::WriteZeroes { .. } => COMMAND_BLOCKS_MAX,
+                Op::WriteZeroes { .. } => zeroes_blocks,
                 _ => transfer_blocks,
             })?;
             if matches!(request.op, Op::WriteZeroes { .. }) && !info.has_write_zeroes {

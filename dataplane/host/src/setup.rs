@@ -9,7 +9,9 @@ use roadstead_nvme::property::{self, Capabilities, Configuration};
 use roadstead_nvme::{Cqe, Status};
 use uuid::Uuid;
 
-use crate::admin::{Control, ControllerData, NamespaceData, descriptor_uuid, namespace_list};
+use crate::admin::{
+    Control, ControllerData, NamespaceData, descriptor_uuid, namespace_list, zeroes_limit,
+};
 use crate::config::{HostConfig, Wanted};
 use crate::queue::QUEUE_DEPTH_MAX;
 
@@ -77,6 +79,7 @@ pub(crate) struct Grants {
     /// Commands in flight on each.
     pub(crate) queue_depth: u16,
     pub(crate) transfer_bytes_max: u32,
+    pub(crate) zeroes_bytes_max: u64,
     pub(crate) in_capsule_bytes: u32,
     pub(crate) has_events: bool,
 }
@@ -88,6 +91,7 @@ enum Step {
     Enable,
     Ready,
     Controller,
+    Limits,
     Queues,
     Events,
     Namespaces,
@@ -101,7 +105,7 @@ impl Step {
             Self::Connect => "Connect",
             Self::Capabilities | Self::Ready => "Property Get",
             Self::Enable => "Property Set",
-            Self::Controller => "Identify Controller",
+            Self::Controller | Self::Limits => "Identify Controller",
             Self::Queues | Self::Events => "Set Features",
             Self::Namespaces => "Identify Active Namespaces",
             Self::Descriptors => "Identify Namespace Descriptors",
@@ -124,6 +128,8 @@ pub(crate) struct SetUp {
     step: Step,
     capabilities: Capabilities,
     controller: Option<ControllerData>,
+    /// Of Write Zeroes, as an exponent of pages; 0: none.
+    zeroes_limit: u8,
     cntlid: u16,
     io_queues: u16,
     /// Namespaces not looked at yet, the next one last.
@@ -140,6 +146,7 @@ impl SetUp {
             step: Step::Connect,
             capabilities: Capabilities(0),
             controller: None,
+            zeroes_limit: 0,
             cntlid: 0,
             io_queues: 1,
             candidates: Vec::new(),
@@ -167,7 +174,8 @@ impl SetUp {
         now: Instant,
     ) -> Result<Progress, SetUpError> {
         let status = cqe.status();
-        if !status.is_success() {
+        // Controllers before version 2.0 do not know these limits, and have none.
+        if !status.is_success() && self.step != Step::Limits {
             return Err(SetUpError::Refused {
                 what: self.step.name(),
                 status,
@@ -201,6 +209,14 @@ impl SetUp {
                 let controller = ControllerData::parse(data)
                     .ok_or(SetUpError::Invalid("Identify Controller is too short"))?;
                 self.controller = Some(controller);
+                let identify = Control::identify(cns::COMMAND_SET_CONTROLLER, 0);
+                (Step::Limits, identify)
+            }
+            Step::Limits => {
+                self.zeroes_limit = match status.is_success() {
+                    true => zeroes_limit(data),
+                    false => 0,
+                };
                 let wanted = config.limits.io_queues.max(1);
                 (Step::Queues, Control::number_of_queues(wanted))
             }
@@ -287,14 +303,12 @@ impl SetUp {
         let namespace = NamespaceData::parse(data).ok_or(SetUpError::Invalid(
             "the namespace has a format with metadata or an odd block size",
         ))?;
-        let page_bytes = u32::try_from(self.capabilities.page_bytes_min()).unwrap_or(u32::MAX);
-        let transfer_bytes = match controller.mdts {
-            0 => TRANSFER_BYTES_MAX,
-            exponent => page_bytes
-                .checked_shl(u32::from(exponent))
-                .filter(|bytes| *bytes >= page_bytes)
-                .unwrap_or(u32::MAX),
+        let page_bytes = self.capabilities.page_bytes_min();
+        let limit = |exponent: u8| match exponent {
+            0 => u64::MAX,
+            _ => page_bytes.saturating_mul(1 << exponent.min(40)),
         };
+        let transfer_bytes = limit(controller.mdts).min(u64::from(TRANSFER_BYTES_MAX));
         let entries = u16::try_from(self.capabilities.queue_entries()).unwrap_or(u16::MAX);
         let grants = Grants {
             cntlid: self.cntlid,
@@ -305,7 +319,8 @@ impl SetUp {
                 .queue_depth
                 .clamp(1, QUEUE_DEPTH_MAX)
                 .min(entries.saturating_sub(1).max(1)),
-            transfer_bytes_max: transfer_bytes.min(TRANSFER_BYTES_MAX),
+            transfer_bytes_max: u32::try_from(transfer_bytes).unwrap_or(TRANSFER_BYTES_MAX),
+            zeroes_bytes_max: limit(self.zeroes_limit),
             in_capsule_bytes: controller.in_capsule_bytes,
             has_events: self.has_events(),
         };

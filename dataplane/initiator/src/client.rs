@@ -73,6 +73,11 @@ impl Client {
         self.host.info()
     }
 
+    /// Whether it was connected at least once: requests are accepted from then on.
+    pub fn has_connected(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// What every path does now.
     pub fn paths(&self) -> Vec<PathReport> {
         self.host.paths()

@@ -364,7 +364,9 @@ impl Slot {
     }
 
     fn answer_connect(&mut self, mailbox: &Mailbox<Message>, slot: usize) {
-        if let Some(info) = self.client.info().copied() {
+        if self.client.has_connected()
+            && let Some(info) = self.client.info().copied()
+        {
             let shared = Arc::new(Mutex::new(Shared {
                 info,
                 paths: self.client.paths(),

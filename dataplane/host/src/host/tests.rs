@@ -4,11 +4,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use roadstead_nvme::command::IoCommand;
 use roadstead_nvme::fabrics::FabricsCommand;
-use roadstead_nvme::identify::{IdentifyController, IdentifyNamespace, NamespaceDescriptor};
+use roadstead_nvme::identify::{
+    IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptor,
+};
 use roadstead_nvme::nqn::Nqn;
 use roadstead_nvme::{event::AsyncEvent, opcode, property};
 use uuid::Uuid;
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
 use crate::config::{Identity, Limits, Wanted};
@@ -156,6 +158,12 @@ impl Sim {
                 page = data.as_bytes().to_vec();
                 0
             }
+            (opcode::admin::IDENTIFY, cns::COMMAND_SET_CONTROLLER) => {
+                let mut data = IdentifyControllerNvm::new_zeroed();
+                data.write_zeroes_max = MDTS + 1;
+                page = data.as_bytes().to_vec();
+                0
+            }
             (opcode::admin::IDENTIFY, cns::ACTIVE_NAMESPACES) => {
                 page = vec![0; 4096];
                 page[..8].copy_from_slice(&[1, 0, 0, 0, 5, 0, 0, 0]);
@@ -193,6 +201,7 @@ impl Sim {
             IoCommand::Read { blocks, .. } => (blocks, false),
             IoCommand::Write { blocks, .. } => (blocks, true),
             IoCommand::WriteZeroes { blocks, .. } => {
+                assert!(blocks.count <= 4, "the limit is kept");
                 let start = usize::try_from(blocks.start).unwrap();
                 self.store[start..start + blocks.count as usize].fill(0);
                 return;

@@ -1,0 +1,321 @@
+//! A real target over real sockets with a volume in memory, whose connections a test can cut.
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use roadstead_initiator::{Identity, Limits, Nqn, Spec, Wanted};
+use roadstead_target::tcp::{Connection, Flow, Output, Rim, Turn};
+use roadstead_target::{
+    Access, BlockSize, IoOp, IoRequest, IoResult, Namespace, Registry, Subsystem, Table, Tag,
+    VolumeKey,
+};
+use uuid::Uuid;
+
+pub const NQN: &str = "nqn.2026-11.io.roadstead:test";
+pub const UUID: Uuid = Uuid::from_u128(0x77);
+pub const BLOCK: usize = 4096;
+
+/// The target; ends with all its connections when dropped.
+pub struct Target {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    registry: Arc<Registry>,
+    memory: Mutex<Vec<u8>>,
+    streams: Mutex<Vec<TcpStream>>,
+    /// Connections are closed as soon as they come.
+    refuse: AtomicBool,
+    /// Connections are kept, but nothing is answered.
+    mute: AtomicBool,
+    ended: AtomicBool,
+    accepted: AtomicU64,
+    writes: AtomicU64,
+    flushes: AtomicU64,
+}
+
+impl Target {
+    pub fn new(blocks: u64, access: Access) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            registry: Arc::new(Registry::new()),
+            memory: Mutex::new(Vec::new()),
+            streams: Mutex::new(Vec::new()),
+            refuse: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+        });
+        let acceptor = {
+            let shared = Arc::clone(&shared);
+            Some(std::thread::spawn(move || shared.accept(&listener)))
+        };
+        let target = Self {
+            address,
+            shared,
+            acceptor,
+        };
+        target.serve(blocks, access);
+        target
+    }
+
+    /// Serves the volume with this size to these hosts from now on.
+    pub fn serve(&self, blocks: u64, access: Access) {
+        let bytes = usize::try_from(blocks).unwrap() * BLOCK;
+        self.shared.memory.lock().unwrap().resize(bytes, 0);
+        let namespace = Namespace {
+            volume: VolumeKey(1),
+            uuid: UUID,
+            blocks,
+            block_size: BlockSize::B4096,
+            read_only: false,
+        };
+        let subsystem = Subsystem {
+            serial: "TEST".into(),
+            namespaces: Arc::new([(1, namespace)].into()),
+            access,
+        };
+        let mut table = Table::new(vec![self.address]);
+        table.add(Nqn::new(NQN).unwrap(), subsystem).unwrap();
+        self.shared.registry.apply(table);
+    }
+
+    /// Ends every connection.
+    pub fn cut(&self) {
+        for stream in self.shared.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn refuse(&self, refuse: bool) {
+        self.shared.refuse.store(refuse, Ordering::Relaxed);
+    }
+
+    pub fn mute(&self, mute: bool) {
+        self.shared.mute.store(mute, Ordering::Relaxed);
+    }
+
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.shared.writes.load(Ordering::Relaxed)
+    }
+
+    pub fn flushes(&self) -> u64 {
+        self.shared.flushes.load(Ordering::Relaxed)
+    }
+
+    pub fn memory(&self) -> Vec<u8> {
+        self.shared.memory.lock().unwrap().clone()
+    }
+
+    /// What connects to this target.
+    pub fn spec(&self) -> Spec {
+        Spec {
+            identity: Identity {
+                nqn: Nqn::new("nqn.2014-08.org.nvmexpress:uuid:test").unwrap(),
+                id: Uuid::from_u128(5),
+            },
+            subsystem_nqn: Nqn::new(NQN).unwrap(),
+            namespace: Wanted::Uuid(UUID),
+            paths: vec![self.address],
+            limits: Limits::default(),
+            header_digest: false,
+            data_digest: false,
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        self.cut();
+        if let Some(thread) = self.acceptor.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        let mut threads = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            if self.ended.load(Ordering::Relaxed) {
+                break;
+            }
+            if self.refuse.load(Ordering::Relaxed) {
+                continue;
+            }
+            self.accepted.fetch_add(1, Ordering::Relaxed);
+            stream.set_nodelay(true).unwrap();
+            let kept = stream.try_clone().unwrap();
+            self.streams.lock().unwrap().push(kept);
+            let shared = Arc::clone(self);
+            threads.push(std::thread::spawn(move || shared.serve(stream)));
+        }
+        self.streams.lock().unwrap().iter().for_each(|stream| {
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
+
+    fn serve(self: &Arc<Self>, mut stream: TcpStream) {
+        let tick = Duration::from_millis(20);
+        stream.set_read_timeout(Some(tick)).unwrap();
+        let started = Instant::now();
+        let local = stream.local_addr().unwrap();
+        let mut connection = Connection::new(Arc::clone(&self.registry), local, 0);
+        let mut rim = Memory(Arc::clone(self), Vec::new());
+        let mut out = Wire::default();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let length = match stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => length,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    0
+                }
+                Err(_) => return,
+            };
+            let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap();
+            let mut input = &buffer[..length];
+            loop {
+                let mut turn = Turn {
+                    rim: &mut rim,
+                    out: &mut out,
+                    now_ms,
+                };
+                let ended = match length {
+                    0 => connection.tick(&mut turn).map(|()| Flow::Open),
+                    _ => connection.receive(&mut input, &mut turn),
+                };
+                for (tag, request, mut buffer) in std::mem::take(&mut rim.1) {
+                    let data = buffer.as_deref_mut().unwrap_or_default();
+                    let result = rim.perform(&request, data);
+                    let mut turn = Turn {
+                        rim: &mut rim,
+                        out: &mut out,
+                        now_ms,
+                    };
+                    connection.complete(tag, result, buffer, &mut turn);
+                }
+                while self.mute.load(Ordering::Relaxed) && !self.ended.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let sent = stream.write_all(&out.0);
+                out.0.clear();
+                match ended {
+                    _ if sent.is_err() => return,
+                    Err(_) => return,
+                    Ok(Flow::Open) => break,
+                    Ok(Flow::Blocked) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The volume. Reads and small writes are done at once, the others at the end of the turn.
+struct Memory(Arc<Shared>, Vec<(Tag, IoRequest, Option<Vec<u8>>)>);
+
+impl Memory {
+    fn range(request: &IoRequest) -> std::ops::Range<usize> {
+        let start = usize::try_from(request.offset).unwrap();
+        start..start + request.length as usize
+    }
+
+    fn perform(&self, request: &IoRequest, data: &mut [u8]) -> IoResult {
+        let mut memory = self.0.memory.lock().unwrap();
+        let length = request.length as usize;
+        match &request.op {
+            IoOp::Read => data[..length].copy_from_slice(&memory[Self::range(request)]),
+            IoOp::Write => {
+                self.0.writes.fetch_add(1, Ordering::Relaxed);
+                memory[Self::range(request)].copy_from_slice(&data[..length]);
+            }
+            IoOp::WriteZeroes { .. } => memory[Self::range(request)].fill(0),
+            IoOp::Flush => {
+                self.0.flushes.fetch_add(1, Ordering::Relaxed);
+            }
+            IoOp::Deallocate { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl Rim for Memory {
+    type Buffer = Vec<u8>;
+
+    fn allocate(&mut self, length: usize) -> Option<Vec<u8>> {
+        Some(vec![0; length])
+    }
+
+    fn is_immediate(&self, _: VolumeKey) -> bool {
+        true
+    }
+
+    fn read_now(&mut self, request: &IoRequest, into: &mut [u8]) -> Option<IoResult> {
+        Some(self.perform(request, into))
+    }
+
+    fn write_now(&mut self, request: &IoRequest, data: &[u8]) -> Option<IoResult> {
+        Some(self.perform(request, &mut data.to_vec()))
+    }
+
+    fn submit(&mut self, tag: Tag, request: IoRequest, buffer: Option<Vec<u8>>) {
+        self.1.push((tag, request, buffer));
+    }
+}
+
+#[derive(Default)]
+struct Wire(Vec<u8>);
+
+impl Output<Vec<u8>> for Wire {
+    fn pending(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn area(&mut self, length: usize) -> &mut [u8] {
+        let start = self.0.len();
+        self.0.resize(start + length, 0);
+        &mut self.0[start..]
+    }
+
+    fn retract(&mut self, length: usize) {
+        self.0.truncate(self.0.len() - length);
+    }
+
+    fn buffer(&mut self, buffer: Vec<u8>, length: usize) {
+        self.bytes(&buffer[..length]);
+    }
+}
+
+/// Waits for a condition.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,300 @@
+//! The initiator against the real target over real sockets, with connections that break.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use common::{BLOCK, Target, UUID, wait_for};
+use roadstead_initiator::{
+    ConnectError, Initiator, IoError, Limits, Namespace, NamespaceRequest, Nqn, Op, PathState,
+    Status, Wanted,
+};
+use roadstead_ring::ReactorConfig;
+use roadstead_target::Access;
+use uuid::Uuid;
+
+const WRITE: Op = Op::Write { durable: false };
+
+fn initiator() -> Initiator {
+    Initiator::start(ReactorConfig::default()).unwrap()
+}
+
+/// Does one request and waits for it.
+fn run(
+    namespace: &Namespace,
+    op: Op,
+    lba: u64,
+    blocks: u32,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, IoError> {
+    let (sender, receiver) = channel();
+    let request = NamespaceRequest {
+        op,
+        lba,
+        blocks,
+        bytes,
+        start: 0,
+        done: Box::new(move |result, bytes| drop(sender.send(result.map(|()| bytes)))),
+    };
+    assert!(namespace.submit(request).is_ok());
+    receiver.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+fn pattern(blocks: u32, seed: usize) -> Vec<u8> {
+    (0..blocks as usize * BLOCK)
+        .map(|at| u8::try_from((at / 3 + seed * 7) % 251).unwrap())
+        .collect()
+}
+
+fn read(namespace: &Namespace, lba: u64, blocks: u32) -> Vec<u8> {
+    let memory = vec![0; blocks as usize * BLOCK];
+    run(namespace, Op::Read, lba, blocks, memory).unwrap()
+}
+
+#[test]
+fn data_goes_there_and_back_in_every_size_and_mode() {
+    let target = Target::new(2048, Access::Any);
+    let initiator = initiator();
+    for digest in [false, true] {
+        for io_queues in [1, 3] {
+            let mut spec = target.spec();
+            spec.header_digest = digest;
+            spec.data_digest = digest;
+            spec.limits.io_queues = io_queues;
+            let namespace = initiator.connect(spec).unwrap();
+            assert_eq!(namespace.info().uuid, Some(UUID));
+            // In the capsule, by R2T, split into several commands.
+            for (lba, blocks) in [(0, 1), (5, 4), (10, 5), (100, 256), (300, 1000)] {
+                let data = pattern(blocks, lba as usize);
+                run(&namespace, WRITE, lba, blocks, data.clone()).unwrap();
+                assert!(read(&namespace, lba, blocks) == data, "{lba} {blocks}");
+            }
+            run(&namespace, Op::Flush, 0, 0, Vec::new()).unwrap();
+            let zeroes = Op::WriteZeroes { deallocate: true };
+            run(&namespace, zeroes, 300, 900, Vec::new()).unwrap();
+            assert!(read(&namespace, 300, 900).iter().all(|b| *b == 0));
+            assert!(read(&namespace, 1200, 1).iter().any(|b| *b != 0));
+            namespace.close();
+        }
+    }
+    assert!(target.flushes() > 0);
+}
+
+#[test]
+fn requests_wait_over_broken_connections_and_none_fails() {
+    const CUTS: u64 = 40;
+    const WORKERS: u64 = 8;
+    /// Enough for a write between any two cuts.
+    const ROUNDS: usize = 400;
+    let target = Target::new(256, Access::Any);
+    let initiator = initiator();
+    let namespace = initiator.connect(target.spec()).unwrap();
+    let working = AtomicU64::new(WORKERS);
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (namespace, working) = (namespace.clone(), &working);
+            scope.spawn(move || {
+                let blocks = if worker % 2 == 0 { 1 } else { 16 };
+                for round in 0..ROUNDS {
+                    let data = pattern(blocks, round);
+                    run(&namespace, WRITE, worker * 16, blocks, data.clone()).unwrap();
+                    assert!(read(&namespace, worker * 16, blocks) == data);
+                    if round % 16 == 0 {
+                        run(&namespace, Op::Flush, 0, 0, Vec::new()).unwrap();
+                    }
+                }
+                working.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        for cut in 0..CUTS {
+            let (before, writes) = (target.accepted(), target.writes());
+            wait_for("writes between cuts", || {
+                target.writes() > writes + 3 || working.load(Ordering::Relaxed) == 0
+            });
+            target.refuse(cut % 8 == 3);
+            target.cut();
+            if cut % 8 == 3 {
+                wait_for("the loss to show", || {
+                    namespace.paths()[0].message.contains("closed")
+                });
+                target.refuse(false);
+            }
+            wait_for("a new connection", || target.accepted() > before);
+        }
+    });
+    assert!(target.accepted() > CUTS, "it was connected again");
+    namespace.close();
+}
+
+#[test]
+fn the_state_of_the_path_is_reported() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let namespace = initiator.connect(target.spec()).unwrap();
+    assert_eq!(namespace.paths()[0].state, PathState::Live);
+    target.refuse(true);
+    target.cut();
+    wait_for("the loss to show", || {
+        let path = &namespace.paths()[0];
+        path.state == PathState::Connecting && !path.message.is_empty()
+    });
+    target.refuse(false);
+    wait_for("the return to show", || {
+        namespace.paths()[0].state == PathState::Live
+    });
+}
+
+#[test]
+fn a_path_that_is_lost_for_too_long_gives_errors_and_comes_back() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let mut spec = target.spec();
+    spec.limits.ctrl_loss = Duration::from_millis(600);
+    let namespace = initiator.connect(spec).unwrap();
+    target.refuse(true);
+    let started = Instant::now();
+    target.cut();
+    wait_for("the loss to show", || {
+        namespace.paths()[0].state != PathState::Live
+    });
+    let result = run(&namespace, WRITE, 0, 1, pattern(1, 1));
+    assert_eq!(result, Err(IoError::PathLost));
+    assert!(
+        started.elapsed() >= Duration::from_millis(600),
+        "not before"
+    );
+    assert_eq!(namespace.paths()[0].state, PathState::Failed);
+    target.refuse(false);
+    wait_for("the return", || {
+        namespace.paths()[0].state == PathState::Live
+    });
+    run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();
+}
+
+#[test]
+fn a_target_that_falls_silent_is_left() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let mut spec = target.spec();
+    spec.limits.keep_alive = Duration::from_millis(400);
+    let namespace = initiator.connect(spec).unwrap();
+    target.mute(true);
+    wait_for("the loss to show", || {
+        namespace.paths()[0].state == PathState::Connecting
+    });
+    assert!(namespace.paths()[0].message.contains("Keep Alive"));
+    target.mute(false);
+    wait_for("the return", || {
+        namespace.paths()[0].state == PathState::Live
+    });
+}
+
+#[test]
+fn every_path_is_tried_and_the_first_that_works_is_used() {
+    let (first, second) = (Target::new(16, Access::Any), Target::new(16, Access::Any));
+    first.refuse(true);
+    let mut spec = first.spec();
+    spec.paths = vec![first.address, second.address];
+    let initiator = initiator();
+    let namespace = initiator.connect(spec).unwrap();
+    let states = || -> Vec<_> { namespace.paths().iter().map(|p| p.state).collect() };
+    assert_eq!(states(), [PathState::Connecting, PathState::Live]);
+    first.refuse(false);
+    second.refuse(true);
+    second.cut();
+    wait_for("the first path", || {
+        states() == [PathState::Live, PathState::Connecting]
+    });
+    run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();
+    assert_eq!((first.writes(), second.writes()), (1, 0));
+}
+
+#[test]
+fn what_cannot_be_connected_says_why() {
+    let none = Access::Hosts(BTreeSet::new());
+    let (open, closed) = (Target::new(16, Access::Any), Target::new(16, none));
+    let gone = Target::new(16, Access::Any).spec();
+    let mut other_volume = open.spec();
+    other_volume.namespace = Wanted::Uuid(Uuid::from_u128(99));
+    let mut other_subsystem = open.spec();
+    other_subsystem.subsystem_nqn = Nqn::new("nqn.2026-11.io.roadstead:other").unwrap();
+    let table = [
+        (gone, "refused"),
+        (closed.spec(), "not allowed"),
+        (other_volume, "no namespace with UUID"),
+        (other_subsystem, "Connect refused"),
+    ];
+    let initiator = initiator();
+    for (spec, wanted) in table {
+        match initiator.connect(spec) {
+            Err(ConnectError::Paths(errors)) => {
+                assert!(
+                    errors[0].contains(wanted),
+                    "{errors:?} does not say {wanted}"
+                );
+            }
+            other => panic!("{:?}", other.err()),
+        }
+    }
+    let mut nowhere = open.spec();
+    nowhere.paths.clear();
+    assert!(matches!(
+        initiator.connect(nowhere),
+        Err(ConnectError::NoPath)
+    ));
+}
+
+#[test]
+fn a_volume_that_grows_is_seen_at_once_and_on_demand() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let namespace = initiator.connect(target.spec()).unwrap();
+    let beyond = run(&namespace, WRITE, 16, 1, pattern(1, 1));
+    assert_eq!(beyond, Err(IoError::Status(Status::LBA_OUT_OF_RANGE)));
+    target.serve(32, Access::Any);
+    assert_eq!(namespace.look().blocks, 32);
+    run(&namespace, WRITE, 31, 1, pattern(1, 1)).unwrap();
+    target.serve(64, Access::Any);
+    wait_for("the event", || namespace.info().blocks == 64);
+}
+
+#[test]
+fn requests_in_flight_end_with_the_namespace() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let namespace = initiator.connect(target.spec()).unwrap();
+    target.refuse(true);
+    target.cut();
+    let (sender, receiver) = channel();
+    for _ in 0..5000 {
+        let sender = sender.clone();
+        let request = NamespaceRequest {
+            op: WRITE,
+            lba: 0,
+            blocks: 1,
+            bytes: vec![0; BLOCK],
+            start: 0,
+            done: Box::new(move |result, _| sender.send(result).unwrap()),
+        };
+        assert!(namespace.submit(request).is_ok());
+    }
+    namespace.close();
+    for _ in 0..5000 {
+        let result = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(result, Err(IoError::Closed));
+    }
+    assert_eq!(
+        run(&namespace, Op::Flush, 0, 0, Vec::new()),
+        Err(IoError::Closed)
+    );
+    assert!(Limits::default().requests_max < 5000, "some had to wait");
+}
