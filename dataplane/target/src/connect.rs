@@ -137,12 +137,17 @@ fn connect_io(
     if identity.host_id != names.host_id {
         return Err(invalid(ConnectData::OFFSET_HOST_ID, true));
     }
+    // Looked at here too: the admin queue may have been let in a moment before an old queue's last command.
+    let must_wait = registry.must_wait(&controller);
     let mut state = controller.lock();
     if !state.is_ready() {
         return Err(Status::COMMAND_SEQUENCE.dnr().into());
     }
     if identity.kind == Kind::Discovery || request.qid > state.io_queues_granted {
         return Err(invalid(Connect::OFFSET_QID, false));
+    }
+    if must_wait || state.must_wait(request.qid) {
+        return Err(Status::CONNECT_CONTROLLER_BUSY.into());
     }
     if !state.io_queues.insert(request.qid) {
         return Err(Status::COMMAND_SEQUENCE.dnr().into());

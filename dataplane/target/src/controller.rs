@@ -14,6 +14,7 @@ use roadstead_nvme::property::{Configuration, Shutdown, Status as ControllerStat
 
 use crate::limits;
 use crate::table::Namespaces;
+use crate::work::Watch;
 
 /// What a controller is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,19 @@ pub(crate) struct State {
     pub(crate) io_queues_granted: u16,
     /// I/O queues that are connected.
     pub(crate) io_queues: BTreeSet<u16>,
+    /// I/O in flight of the I/O queues, ended ones included.
+    works: Vec<QueueWork>,
     /// Keep alive time-out, ms; 0 for none.
     pub(crate) kato_ms: u32,
     pub(crate) last_seen_ms: u64,
+}
+
+/// I/O in flight of one I/O queue.
+#[derive(Debug)]
+struct QueueWork {
+    qid: u16,
+    enable: u64,
+    watch: Watch,
 }
 
 /// Why a controller ended.
@@ -137,6 +148,30 @@ impl State {
         self.ended.is_none() && self.configuration.is_enabled()
     }
 
+    /// An I/O queue starts.
+    pub(crate) fn watch(&mut self, qid: u16, enable: u64, watch: Watch) {
+        self.works.retain(|work| work.watch.is_alive());
+        self.works.push(QueueWork { qid, enable, watch });
+    }
+
+    /// Whether I/O of an earlier queue is in flight, which a new one with this identifier must wait for.
+    pub(crate) fn must_wait(&self, qid: u16) -> bool {
+        let is_earlier = |work: &QueueWork| work.qid == qid || work.enable != self.enables;
+        self.works
+            .iter()
+            .any(|work| is_earlier(work) && work.watch.is_busy())
+    }
+
+    /// Whether the controller ended, and I/O of it is in flight.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.ended.is_some() && self.works.iter().any(|work| work.watch.is_busy())
+    }
+
+    /// Whether I/O may yet be in flight.
+    pub(crate) fn may_linger(&self) -> bool {
+        self.works.iter().any(|work| work.watch.is_alive())
+    }
+
     pub(crate) fn status(&self) -> ControllerStatus {
         ControllerStatus::new(self.is_ready(), false, self.shutdown_complete)
     }
@@ -199,6 +234,7 @@ impl Controller {
                 events: Events::default(),
                 io_queues_granted: limits::IO_QUEUES_MAX,
                 io_queues: BTreeSet::new(),
+                works: Vec::new(),
                 kato_ms,
                 last_seen_ms: now_ms,
             }),

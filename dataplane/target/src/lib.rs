@@ -15,11 +15,12 @@
 //! | an I/O ended | [`tcp::Connection::complete`] | |
 //! | output was sent, or a buffer came free after `allocate` had none | [`tcp::Connection::resume`] if [`tcp::Connection::is_waiting`] | |
 //! | about once a second, and after [`Registry::apply`] | [`tcp::Connection::tick`] | |
-//! | an error came from one of these | | send the output, close the socket, drop the connection |
-//! | the socket was closed or failed | | drop the connection |
+//! | an error came from one of these | [`tcp::Connection::abandon`] | send the output, close the socket |
+//! | the socket was closed or failed | [`tcp::Connection::abandon`] | |
 //!
-//! One send a turn for everything in the output is what makes this fast. A connection may be dropped while I/O is in
-//! flight: buffers belong to the I/O, whose completion nobody wants any more.
+//! One send a turn for everything in the output is what makes this fast. A connection may end while I/O is in flight:
+//! buffers belong to the I/O, whose completion nobody wants any more. Keep the [`Abandoned`] that `abandon` returns until
+//! the last of that I/O ended: it keeps the host from coming back and writing what an old write would undo.
 //!
 //! Reads: `allocate`, `submit`, and the buffer comes back by `complete` to go to `Output::buffer` without a copy.
 //! Memory drives answer [`tcp::Rim::is_immediate`] with true and fill `read_now`'s slice, which lies in the output;
@@ -53,6 +54,7 @@ mod queue;
 mod registry;
 mod table;
 pub mod tcp;
+mod work;
 
 pub use controller::Ended;
 pub use io::{ByteRange, IoError, IoOp, IoRequest, IoResult};
@@ -62,3 +64,4 @@ pub use table::{
     Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, Subsystem, Table, TableError,
     VolumeKey,
 };
+pub use work::Abandoned;

@@ -13,6 +13,7 @@ use crate::controller::{Controller, Ended};
 use crate::io::{self, IoRequest};
 use crate::registry::Registry;
 use crate::table::Namespaces;
+use crate::work::{Abandoned, Work};
 
 /// Names a command in flight on a connection, from the start of its work to its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +85,7 @@ pub struct Queue {
     entries: u16,
     /// Where the controller is in the submission queue; none without flow control.
     head: Option<u16>,
+    work: Work,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl Queue {
             role: Role::Fresh,
             entries: 1,
             head: None,
+            work: Work::default(),
         }
     }
 
@@ -204,6 +207,8 @@ impl Queue {
                 self.local,
             ))
         } else {
+            let watch = self.work.watch();
+            controller.lock().watch(request.qid, enable, watch);
             // Anything that changed since Connect looked is seen by the first refresh.
             let seen_epoch = controller.epoch().wrapping_sub(1);
             Role::Io(IoQueue {
@@ -215,6 +220,21 @@ impl Queue {
             })
         };
         Decision::Complete(Completion::result(u64::from(cntlid)))
+    }
+
+    /// An I/O was handed to the rim.
+    pub fn io_begins(&self) {
+        self.work.begin();
+    }
+
+    /// An I/O came back from the rim.
+    pub fn io_ends(&self) {
+        self.work.end();
+    }
+
+    /// Ends the queue. Keep what is returned until all I/O ended that was handed out.
+    pub fn abandon(self) -> Abandoned {
+        Abandoned { _work: self.work }
     }
 
     /// The next held command that an event completes. Ask after [`Self::begin`], [`Self::refresh`] and

@@ -26,6 +26,8 @@ struct State {
     /// Counts changes of the table, for the discovery log.
     generation: u64,
     controllers: BTreeMap<u16, Arc<Controller>>,
+    /// Removed, but I/O of them may be in flight.
+    lingering: Vec<Arc<Controller>>,
     last_cntlid: u16,
 }
 
@@ -135,6 +137,9 @@ impl Registry {
                 Arc::clone(&served.namespaces),
             )
         };
+        if state.is_lingering(&subsystem, &host, host_id) {
+            return Err(NoController::Busy);
+        }
         let cntlid = state.free_cntlid().ok_or(NoController::Busy)?;
         let identity = Identity {
             cntlid,
@@ -148,6 +153,13 @@ impl Registry {
         ));
         state.controllers.insert(cntlid, Arc::clone(&controller));
         Ok(controller)
+    }
+
+    /// Whether I/O of an ended controller of this controller's host is in flight.
+    pub(crate) fn must_wait(&self, controller: &Controller) -> bool {
+        let identity = controller.identity();
+        self.lock()
+            .is_lingering(&identity.subsystem, &identity.host, identity.host_id)
     }
 
     /// The controller with this identifier.
@@ -166,6 +178,12 @@ impl Registry {
             .is_some_and(|found| Arc::ptr_eq(found, controller))
         {
             state.controllers.remove(&cntlid);
+        }
+        state
+            .lingering
+            .retain(|controller| controller.lock().may_linger());
+        if controller.lock().may_linger() {
+            state.lingering.push(Arc::clone(controller));
         }
     }
 
@@ -213,6 +231,18 @@ fn visible(portal: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
 }
 
 impl State {
+    /// Whether I/O of an ended controller of this host is in flight.
+    fn is_lingering(&self, subsystem: &Nqn, host: &Nqn, host_id: [u8; 16]) -> bool {
+        let all = self.controllers.values().chain(&self.lingering);
+        let mut own = all.filter(|controller| {
+            let identity = controller.identity();
+            identity.host_id == host_id
+                && identity.host == *host
+                && identity.subsystem == *subsystem
+        });
+        own.any(|controller| controller.lock().is_lingering())
+    }
+
     /// The next identifier that is not in use. Identifiers are not reused soon.
     fn free_cntlid(&mut self) -> Option<u16> {
         for _ in 0..CNTLID_MAX {

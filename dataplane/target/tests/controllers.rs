@@ -527,3 +527,94 @@ fn tables_are_checked() {
         );
     }
 }
+
+/// An I/O queue with a write in flight.
+fn writing(registry: &std::sync::Arc<Registry>) -> (Host, Host) {
+    let (admin, mut io) = Host::pair(registry, Options::default());
+    let blocks = roadstead_nvme::command::Blocks { start: 0, count: 1 };
+    let write = roadstead_nvme::IoCommand::Write {
+        nsid: 1,
+        blocks,
+        fua: false,
+    };
+    io.start(write.encode(0), &[1; 512]);
+    assert_eq!(io.memory.requests.len(), 1);
+    (admin, io)
+}
+
+fn connects(registry: &std::sync::Arc<Registry>, host: &str) -> Status {
+    let mut admin = Host::initialised(registry, Options::default());
+    admin.connect(0, CNTLID_DYNAMIC, SUBSYSTEM, host).status
+}
+
+#[test]
+fn hosts_wait_for_old_writes_before_they_come_back() {
+    let busy = Status::CONNECT_CONTROLLER_BUSY;
+    let other = "nqn.2014-08.org.nvmexpress:uuid:b";
+    let registry = registry();
+    let (admin, io) = writing(&registry);
+    assert_eq!(
+        connects(&registry, HOST),
+        Status::SUCCESS,
+        "another path while the first works"
+    );
+    drop(admin);
+    // Its queue's connection is still there, and then not.
+    assert_eq!(connects(&registry, HOST), busy);
+    let abandoned = io.connection.abandon();
+    assert_eq!(connects(&registry, HOST), busy);
+    assert_eq!(connects(&registry, other), Status::SUCCESS);
+    drop(abandoned);
+    assert_eq!(connects(&registry, HOST), Status::SUCCESS);
+
+    // Nothing in flight: no wait, even if the old connection is not closed yet.
+    let (admin, mut io) = writing(&registry);
+    io.settle();
+    drop(admin);
+    assert_eq!(connects(&registry, HOST), Status::SUCCESS);
+    drop(io);
+}
+
+#[test]
+fn queues_wait_for_old_writes_before_they_come_back() {
+    let busy = Status::CONNECT_CONTROLLER_BUSY;
+    let registry = registry();
+    let (mut admin, io) = writing(&registry);
+    let cntlid = registry.controllers()[0].cntlid;
+    let queue = |qid| {
+        let mut host = Host::initialised(&registry, Options::default());
+        host.connect(qid, cntlid, SUBSYSTEM, HOST).status
+    };
+    let abandoned = io.connection.abandon();
+    assert_eq!(queue(1), busy);
+    assert_eq!(queue(2), Status::SUCCESS);
+    let set = |value| FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value,
+    };
+    admin.fabrics(set(0));
+    admin.enable();
+    assert_eq!(queue(2), busy);
+    drop(abandoned);
+    assert_eq!((queue(1), queue(2)), (Status::SUCCESS, Status::SUCCESS));
+}
+
+#[test]
+fn what_waits_does_not_start_when_the_controller_ended() {
+    let registry = registry();
+    let (admin, mut io) = Host::pair(&registry, Options::default());
+    io.memory.buffers = Some(0);
+    let blocks = roadstead_nvme::command::Blocks { start: 0, count: 1 };
+    let write = roadstead_nvme::IoCommand::Write {
+        nsid: 1,
+        blocks,
+        fua: false,
+    };
+    io.start(write.encode(0), &[1; 512]);
+    assert!(io.connection.is_waiting());
+    drop(admin);
+    io.memory.buffers = None;
+    io.pump();
+    assert!(io.connection.is_waiting() && io.memory.requests.is_empty());
+}

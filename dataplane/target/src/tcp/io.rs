@@ -37,6 +37,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         else {
             return;
         };
+        self.queue.io_ends();
         self.buffered = self.buffered.saturating_sub(size(length));
         match (result, buffer) {
             (Ok(()), Some(buffer)) if is_read => {
@@ -59,7 +60,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         R: Rim<Buffer = B>,
         O: Output<B>,
     {
-        while let (Some(&tag), false) = (self.waiting.front(), self.is_closed) {
+        // What a controller that ended has waiting must not start any more.
+        let is_over = self.is_closed || self.queue.refresh().is_err();
+        while let (Some(&tag), false) = (self.waiting.front(), is_over) {
             let Slot::Waiting { cid, request, data } = self.slots.take(tag) else {
                 self.waiting.pop_front();
                 continue;
@@ -187,7 +190,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         R: Rim<Buffer = B>,
         O: Output<B>,
     {
-        if !turn.rim.is_immediate(request.volume) {
+        if !turn.rim.reads_now(request) {
             return false;
         }
         let (head, success) = self.data_head(cid, request.length, 0);
@@ -315,6 +318,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                 length,
             },
         );
+        self.queue.io_begins();
         rim.submit(tag, request, buffer);
     }
 }

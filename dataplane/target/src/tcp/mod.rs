@@ -20,6 +20,7 @@ use crate::io::IoOp;
 use crate::limits;
 use crate::queue::{Completion, Decision, Queue, Tag};
 use crate::registry::Registry;
+use crate::work::Abandoned;
 use slot::{Control, Slot, Slots};
 
 /// One connection: one queue. Owned by one reactor; see the crate's documentation for how to drive it.
@@ -80,6 +81,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.slots.used()
+    }
+
+    /// Ends the connection: call this when its socket is closed or to be closed. Keep what is returned until all I/O
+    /// ended that [`Rim::submit`] got from it; its completions are not wanted any more.
+    pub fn abandon(self) -> Abandoned {
+        self.queue.abandon()
     }
 
     /// Takes bytes from the front of `input` and does what they say.

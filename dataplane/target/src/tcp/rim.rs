@@ -23,6 +23,11 @@ pub trait Rim {
         false
     }
 
+    /// Whether [`Self::read_now`] is worth trying for a read: false where a buffer is better, such as for long reads.
+    fn reads_now(&self, request: &IoRequest) -> bool {
+        self.is_immediate(request.volume)
+    }
+
     /// Reads at once into `into`, which has the request's length. None when that is not possible: the request then
     /// comes by [`Self::submit`], and what is in `into` does not matter.
     fn read_now(&mut self, request: &IoRequest, into: &mut [u8]) -> Option<IoResult> {
