@@ -90,12 +90,9 @@ impl Manager {
 
     /// The names of the methods that can work here, best first.
     pub fn available_methods(&self) -> Vec<&'static str> {
-        let usable = |m: &&Box<dyn Method>| m.available() == crate::Availability::Available;
-        self.methods
-            .iter()
-            .filter(usable)
-            .map(|m| m.name())
-            .collect()
+        let usable = |m: &&dyn Method| m.available() == crate::Availability::Available;
+        let methods = self.methods.iter().map(AsRef::as_ref);
+        methods.filter(usable).map(Method::name).collect()
     }
 
     /// Attaches, or finds the attachment that is there. Blocks until the device is usable.

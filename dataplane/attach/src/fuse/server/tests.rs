@@ -9,12 +9,14 @@ use crate::fuse::volume::Done;
 const BLOCK: u32 = 512;
 const BLOCKS: usize = 64;
 
+type Held = Box<dyn FnOnce() + Send>;
+
 /// A volume in memory; `hold` keeps requests until they are let go.
 #[derive(Default)]
 struct Memory {
     bytes: Mutex<Vec<u8>>,
     log: Mutex<Vec<(Op, u64, u32)>>,
-    held: Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>,
+    held: Mutex<Option<Vec<Held>>>,
     error: Mutex<Option<IoError>>,
 }
 
