@@ -342,11 +342,19 @@ impl Io {
         if socket.state == State::Closing {
             return;
         }
+        let in_order = socket.state == State::Finishing;
         socket.state = State::Closing;
         socket.error = error;
         let out = socket.out.take();
-        // Ends operations that a cancel could miss between two of their steps.
-        let _ = shutdown(&socket.fd, Shutdown::Both);
+        // Both end operations that a cancel could miss between two of their steps. What was not sent must
+        // never be: after a reconnect, a retransmitted write of this connection could otherwise reach the
+        // peer behind a newer one and undo it. So the connection is reset at once, unless it finishes in
+        // order and keeps its last words.
+        let _ = if in_order {
+            shutdown(&socket.fd, Shutdown::Both)
+        } else {
+            rustix::net::connect_unspec(&socket.fd)
+        };
         let flying = [
             (Kind::Recv, socket.receiving),
             (Kind::Send, socket.flying.is_some()),

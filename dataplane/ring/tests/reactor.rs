@@ -228,8 +228,9 @@ fn finish_sends_what_is_queued_and_close_drops_a_stuck_connection() {
         tell.send(socket).unwrap();
     });
     let socket: SocketId = told.recv().unwrap();
-    let (far, _) = stuck.accept().unwrap();
+    let (mut far, _) = stuck.accept().unwrap();
     server.expect(&format!("connected {}", 64 << 20));
+    assert_eq!(far.peek(&mut [0]).unwrap(), 1, "the send has begun");
     server.job(move |io| {
         assert!(io.queued_bytes(socket) > 0);
         assert!(io.pool().used_bytes() > 0);
@@ -237,6 +238,15 @@ fn finish_sends_what_is_queued_and_close_drops_a_stuck_connection() {
         assert!(io.output(socket).is_none());
     });
     server.expect("closed None");
+    // What the far end had not taken in does not follow later: the connection was reset.
+    let mut came = Vec::new();
+    let end = far.read_to_end(&mut came);
+    assert_eq!(
+        end.map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::ConnectionReset),
+        "{} bytes came",
+        came.len()
+    );
     let (tell, told) = channel();
     server.job(move |io| {
         tell.send((io.pool().used_bytes(), io.queued_bytes(socket)))
