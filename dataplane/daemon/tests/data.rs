@@ -256,3 +256,35 @@ async fn connections_that_a_change_does_not_concern_go_on() {
     assert_eq!(after.subsystems, before.subsystems, "the same controller");
     namespace.close();
 }
+
+#[tokio::test]
+async fn io_waits_for_a_drive_that_is_missing_after_a_restart() {
+    let dir = temporary();
+    let address = free_address();
+    let daemon = Daemon::start(dir.path(), &[]).await;
+    daemon.apply(&state(dir.path(), "1", address)).await;
+    let initiator = Initiator::start(ReactorConfig::default()).unwrap();
+    let namespace = initiator.connect(spec(address, HOST)).unwrap();
+    wait(&start(
+        &namespace,
+        Op::Write { durable: true },
+        3,
+        block(3, 1),
+    ));
+    daemon.kill();
+    let (file, away) = (dir.path().join("drive"), dir.path().join("away"));
+    std::fs::rename(&file, &away).unwrap();
+
+    let daemon = Daemon::start(dir.path(), &[]).await;
+    let waiting = start(&namespace, Op::Read, 3, vec![0; BLOCK_BYTES]);
+    let listens = |report: &v1::NodeReport| report.portals.iter().any(|portal| portal.listening);
+    daemon.report_when("it listens", listens).await;
+    let refused = Duration::from_secs(2);
+    assert!(
+        waiting.recv_timeout(refused).is_err(),
+        "it waits, while every try is refused"
+    );
+    std::fs::rename(&away, &file).unwrap();
+    assert!(wait(&waiting) == block(3, 1));
+    namespace.close();
+}

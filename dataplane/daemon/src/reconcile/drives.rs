@@ -321,6 +321,11 @@ impl Drive {
         self.thread.handle()
     }
 
+    /// The file or device node that it was opened by.
+    pub(crate) fn node(&self) -> Option<&Path> {
+        self.place.as_ref().map(|place| place.path.as_path())
+    }
+
     /// Ends the drive's thread; the device is free when the last I/O has ended.
     pub(crate) fn close(self) {
         self.thread.close();

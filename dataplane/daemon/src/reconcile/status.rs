@@ -1,6 +1,7 @@
 //! What the reconciler knows, in the words of the report.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use roadstead_api::v1;
 use roadstead_pool::FaultKind;
@@ -38,8 +39,18 @@ pub(super) fn of(reconciler: &Reconciler) -> Status {
             .map(|spec| portal(reconciler, spec))
             .collect(),
         subsystems: reconciler.observed.subsystems.keys().cloned().collect(),
-        unused: reconciler.unused.clone(),
+        unused: unused(reconciler),
     }
+}
+
+/// Without those that were taken since they were looked for.
+fn unused(reconciler: &Reconciler) -> Vec<v1::UnusedDrive> {
+    let is_taken = |unused: &v1::UnusedDrive| {
+        let mut drives = reconciler.drives.values();
+        drives.any(|drive| drive.node() == Some(Path::new(&unused.path)))
+    };
+    let seen = reconciler.unused.iter();
+    seen.filter(|unused| !is_taken(unused)).cloned().collect()
 }
 
 fn drive(reconciler: &Reconciler, spec: &DriveSpec) -> DriveStatus {
