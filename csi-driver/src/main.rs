@@ -15,7 +15,7 @@ use roadstead_csi::proto::csi::controller_server::ControllerServer;
 use roadstead_csi::proto::csi::identity_server::IdentityServer;
 use roadstead_csi::proto::csi::node_server::NodeServer;
 use roadstead_csi::proto::registration::registration_server::RegistrationServer;
-use roadstead_csi::registration::Registration;
+use roadstead_csi::registration::{Registration, registration_socket};
 use roadstead_csi::rpc::Rpc;
 use roadstead_csi::{http, socket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -128,8 +128,7 @@ async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
         .join("plugins")
         .join(DRIVER_NAME)
         .join("csi.sock");
-    let registry = args.kubelet_dir.join("plugins_registry");
-    let registration = registry.join(format!("{DRIVER_NAME}-reg.sock"));
+    let registration = registration_socket(&args.kubelet_dir);
     let metrics = Metrics::default();
     let rpc = Rpc::new(metrics.clone());
     let daemon = Daemon {
@@ -146,10 +145,9 @@ async fn run_node(args: NodeArgs) -> anyhow::Result<()> {
         .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(node))
         .serve_with_incoming(socket::listen(&endpoint)?);
+    let registrar = Registration::new(&endpoint).context("cannot link to the CSI socket")?;
     let registrar = Server::builder()
-        .add_service(RegistrationServer::new(Registration {
-            endpoint: endpoint.clone(),
-        }))
+        .add_service(RegistrationServer::new(registrar))
         .serve_with_incoming(socket::listen(&registration)?);
     info!(node = args.node_name, socket = %endpoint.display(), "node is up");
     let http = http::serve(args.http_listen, endpoint, metrics);

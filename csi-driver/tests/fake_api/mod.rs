@@ -267,13 +267,9 @@ fn follow(api: FakeApi, plural: String, query: BTreeMap<String, String>) -> Resp
             loop {
                 let next = {
                     let store = api.store.lock().unwrap();
-                    let later = store
-                        .history
-                        .iter()
-                        .filter(|(version, p, _)| *version > from && *p == plural);
+                    let mut later = store.history.iter().filter(|(version, ..)| *version > from);
                     later
-                        .filter(|(_, _, event)| matches(&event["object"], &query))
-                        .next()
+                        .find(|(_, p, event)| *p == plural && matches(&event["object"], &query))
                         .cloned()
                 };
                 if let Some((version, _, event)) = next {
