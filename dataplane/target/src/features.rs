@@ -1,7 +1,6 @@
 //! Get Features and Set Features.
 
 use roadstead_nvme::Status;
-use roadstead_nvme::command::HOST_IDENTIFIER_BYTES;
 use roadstead_nvme::event::mask;
 use roadstead_nvme::feature::{CAPABILITY_CHANGEABLE, NumberOfQueues, Select, id};
 
@@ -62,10 +61,6 @@ pub(crate) fn get(
             if value & EXTENDED_HOST_IDENTIFIER == 0 {
                 return Err(Status::HOST_ID_INCONSISTENT.dnr());
             }
-            debug_assert_eq!(
-                controller.identity().host_id.len(),
-                usize::try_from(HOST_IDENTIFIER_BYTES).unwrap_or(0)
-            );
             return reply(controller.identity().host_id.to_vec(), data_length);
         }
         id::NUMBER_OF_QUEUES => number_of_queues(state.io_queues_granted),

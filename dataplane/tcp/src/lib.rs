@@ -27,6 +27,7 @@
 //! fixes is checked and the error carries the offset of the field. Assumed: the caller checks what needs its
 //! own state: that identifiers, offsets and lengths fit the command. Left out: TLS (it is below), KDReq.
 
+mod decode;
 pub mod fatal;
 pub mod pdu;
 mod reader;

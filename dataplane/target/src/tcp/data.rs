@@ -80,9 +80,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     }
 
     /// A piece of data.
-    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), Close> {
+    pub(super) fn data(&mut self, bytes: &[u8]) {
         let Sink::Slot(tag) = self.sink else {
-            return Ok(());
+            return;
         };
         match self.slots.get_mut(tag) {
             Some(Slot::Collect {
@@ -95,7 +95,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             Some(Slot::Stash { data, .. }) => data.extend_from_slice(bytes),
             _ => {}
         }
-        Ok(())
     }
 
     /// The data of a PDU is whole; `direct` is it, for a command in state `Direct`.

@@ -195,7 +195,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                     if self.takes_directly() {
                         direct = bytes;
                     } else {
-                        self.data(bytes)?;
+                        self.data(bytes);
                     }
                 }
                 Some(Event::DataEnd { intact }) => self.data_end(intact, direct, turn),
