@@ -72,7 +72,7 @@ pub struct GetLogPage {
     pub length: u64,
     /// Bytes from the start, a multiple of 4.
     pub offset: u64,
-    /// Namespace; 0 and [`NSID_ALL`] for the controller.
+    /// Namespace; 0 and [`super::NSID_ALL`] for the controller.
     pub nsid: u32,
 }
 

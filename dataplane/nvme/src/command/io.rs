@@ -58,7 +58,7 @@ pub enum IoCommand {
     },
     /// Flush.
     Flush {
-        /// Namespace, or [`NSID_ALL`].
+        /// Namespace, or [`super::NSID_ALL`].
         nsid: u32,
     },
     /// Dataset Management.
