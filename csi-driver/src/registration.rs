@@ -49,7 +49,8 @@ impl Registration {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        std::os::unix::fs::symlink(socket, &endpoint)?;
+        let name = socket.file_name().unwrap_or_default();
+        std::os::unix::fs::symlink(name, &endpoint)?;
         Ok(Self { endpoint })
     }
 }
