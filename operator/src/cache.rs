@@ -17,6 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tracing::warn;
 
+use crate::causes::whole;
+
 /// The objects of one kind by name.
 #[derive(Clone)]
 pub struct Cache<V> {
@@ -228,7 +230,11 @@ pub async fn watch<K, V, F>(
         match event {
             Ok(event) => cache.apply(&kind, event, &parse),
             // The watcher itself goes on, after a growing delay.
-            Err(error) => warn!(kind, %error, "the watch broke off; it is made again"),
+            Err(error) => warn!(
+                kind,
+                error = whole(&error),
+                "the watch broke off; it is made again"
+            ),
         }
     }
 }

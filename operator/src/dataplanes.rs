@@ -22,6 +22,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::causes::whole;
 use crate::cluster::DataplanePod;
 use crate::snapshot::{Dataplane, Link};
 
@@ -278,12 +279,12 @@ impl NodeLink {
         }
     }
 
-    async fn connect(&self) -> Result<NodeClient<Channel>, LinkError> {
-        let identity = self
-            .identity
-            .borrow()
-            .clone()
-            .ok_or(LinkError::NoIdentity)?;
+    async fn connect(&mut self) -> Result<NodeClient<Channel>, LinkError> {
+        // The first certificates take a moment; the guard must not live on.
+        let waited = timeout(CALL_TIMEOUT, self.identity.wait_for(Option::is_some));
+        let _ = waited.await.map(drop);
+        let identity = self.identity.borrow().clone();
+        let identity = identity.ok_or(LinkError::NoIdentity)?;
         let client = timeout(CALL_TIMEOUT, connect_mtls(self.address, &identity))
             .await
             .map_err(|_| LinkError::ConnectTimeout(self.address))??;
@@ -341,20 +342,6 @@ impl NodeLink {
             self.wake.notify_one();
         }
     }
-}
-
-/// An error with everything that caused it, each thing once.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The node understood the state and will not have it; sending it again soon would not help.

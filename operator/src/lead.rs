@@ -13,6 +13,7 @@ use kube::api::{Api, PostParams};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::causes::whole;
 use crate::http::Health;
 
 /// How long a Lease holds after its last renewal.
@@ -101,33 +102,26 @@ impl Elector {
 
     /// Waits until this operator holds the Lease.
     pub async fn acquire(&mut self) {
-        let mut waits_for = None;
+        let mut said = String::new();
         loop {
-            match timeout(CALL_TIMEOUT, self.attempt()).await {
+            let attempt = timeout(CALL_TIMEOUT, self.attempt()).await;
+            self.health.set_ready(matches!(attempt, Ok(Ok(_))));
+            let news = match attempt {
                 Ok(Ok(true)) => {
-                    self.health.set_ready(true);
                     info!(lease = self.name, identity = self.me, "this operator leads");
                     return;
                 }
-                Ok(Ok(false)) => {
-                    self.health.set_ready(true);
-                    let holder = self.holder();
-                    if waits_for != holder {
-                        info!(lease = self.name, holder, "another operator leads");
-                        waits_for = holder;
-                    }
-                }
-                Ok(Err(error)) => {
-                    self.health.set_ready(false);
-                    warn!(lease = self.name, %error, "the Lease cannot be read or written");
-                }
-                Err(_) => {
-                    self.health.set_ready(false);
-                    warn!(
-                        lease = self.name,
-                        "the API server does not answer about the Lease"
-                    );
-                }
+                Ok(Ok(false)) => match self.holder() {
+                    Some(holder) => format!("{holder} leads"),
+                    None => "another operator was faster".into(),
+                },
+                Ok(Err(error)) => format!("it cannot be read or written: {}", whole(&error)),
+                Err(_) => "the API server does not answer".into(),
+            };
+            // Once, not every two seconds.
+            if said != news {
+                info!(lease = self.name, "waits for the Lease: {news}");
+                said = news;
             }
             sleep(RENEW_INTERVAL).await;
         }
@@ -235,5 +229,62 @@ impl Elector {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(holder: Option<&str>) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: holder.map(Into::into),
+            lease_duration_seconds: Some(15),
+            lease_transitions: Some(3),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn who_may_take_a_lease() {
+        let rows = [
+            ("ours", Some("me"), 1, Step::Take),
+            ("ours, and over", Some("me"), 100, Step::Take),
+            ("another's", Some("you"), 0, Step::Wait),
+            ("another's, almost over", Some("you"), 15, Step::Wait),
+            ("another's, over", Some("you"), 16, Step::Take),
+            ("given back", None, 0, Step::Take),
+            ("given back as an empty name", Some(""), 0, Step::Take),
+        ];
+        for (name, holder, seconds, expected) in rows {
+            let spec = spec(holder);
+            let seen = Seen {
+                spec: &spec,
+                unchanged_for: Duration::from_secs(seconds),
+            };
+            assert_eq!(step(Some(&seen), "me"), expected, "{name}");
+        }
+        assert_eq!(step(None, "me"), Step::Create);
+    }
+
+    #[test]
+    fn a_record_keeps_its_history() {
+        let early = Timestamp::from_second(1_800_000_000).expect("a time");
+        let late = Timestamp::from_second(1_800_000_010).expect("a time");
+        let first = record(None, "me", early);
+        assert_eq!(first.lease_transitions, Some(0));
+        let renewed = record(Some(&first), "me", late);
+        assert_eq!(renewed.acquire_time, Some(MicroTime(early)));
+        assert_eq!(renewed.renew_time, Some(MicroTime(late)));
+        assert_eq!(renewed.lease_transitions, Some(0));
+        let taken = record(Some(&renewed), "you", late);
+        assert_eq!(taken.acquire_time, Some(MicroTime(late)));
+        assert_eq!(taken.lease_transitions, Some(1));
+    }
+
+    #[test]
+    fn a_holder_stops_before_another_one_may_start() {
+        assert!(RENEW_DEADLINE < LEASE_DURATION);
+        assert!(RENEW_INTERVAL + CALL_TIMEOUT < RENEW_DEADLINE);
     }
 }

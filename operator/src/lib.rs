@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod cache;
+pub mod causes;
 pub mod cluster;
 pub mod dataplanes;
 pub mod http;

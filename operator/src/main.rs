@@ -54,7 +54,9 @@ enum LogFormat {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_new(&cli.log_level).context("--log-level cannot be understood")?;
+    // What the client library calls an error is logged here with what it was for.
+    let filter = EnvFilter::try_new(format!("kube_client=off,{}", cli.log_level))
+        .context("--log-level cannot be understood")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

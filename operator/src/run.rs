@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::causes::whole;
 use crate::cluster::Cluster;
 use crate::dataplanes::Dataplanes;
 use crate::http::Health;
@@ -138,7 +139,12 @@ async fn write_all(
             Err(error) => {
                 metrics.wrote(kind, error.word());
                 if let WriteError::Api(_) | WriteError::Timeout = error {
-                    warn!(kind, name = write.object.name, %error, "a write failed");
+                    warn!(
+                        kind,
+                        name = write.object.name,
+                        error = whole(error),
+                        "a write failed"
+                    );
                 }
             }
         }

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::causes::whole;
 use crate::metrics::Metrics;
 use crate::pki::issue::{self, IssueError, KeyedCertificate};
 use crate::pki::{Authorities, Certificate, Leaf, LeafState, Renewal, inspect, renewal};
@@ -108,7 +109,10 @@ pub async fn keep(
                 sleep(CHECK_INTERVAL).await;
             }
             Err(error) => {
-                warn!(%error, "the certificates of the control API are not settled");
+                warn!(
+                    error = whole(&error),
+                    "the certificates of the control API are not settled"
+                );
                 sleep(backoff.next_delay()).await;
             }
         }

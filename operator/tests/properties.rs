@@ -178,10 +178,7 @@ fn check(w: &World, memory: &mut Memory, before: &Before) {
     for (uuid, node) in &before.data {
         if !w.nodes[node].volumes.contains_key(uuid) {
             let object = before.objects.get(uuid);
-            assert!(
-                object.is_none_or(|o| is_removing(o)),
-                "data of a live volume went"
-            );
+            assert!(object.is_none_or(is_removing), "data of a live volume went");
             for user in w.nodes.values().filter(|n| n.daemon_up && n.ready) {
                 let attached = before
                     .attachments
