@@ -6,20 +6,19 @@
 //! in the report. A person's file is held to more: `dangling` names such references.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
 use uuid::Uuid;
 
-/// Longest NQN in bytes (NVMe Base 2.0, section 4.5).
-pub(crate) const NQN_LENGTH_MAX: usize = 223;
+mod value;
+
+use value::*;
+pub(crate) use value::{nqn, uuid};
+
 /// Largest namespace identifier that a subsystem can have.
 pub(crate) const NSID_MAX: u32 = 1024;
-/// Longest serial number of a subsystem (Identify Controller, SN).
-const SERIAL_LENGTH_MAX: usize = 20;
-/// Longest name of a drive or a volume.
-const NAME_LENGTH_MAX: usize = 253;
 
 /// The whole desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -284,7 +283,7 @@ impl Parser {
         } else {
             let mut listed = BTreeSet::new();
             for host in &subsystem.allowed_hosts {
-                listed.insert(self.check(place, "allowed_hosts", nqn_of_host(host))?);
+                listed.insert(self.check(place, "allowed_hosts", value::nqn(host))?);
             }
             Hosts::Listed(listed)
         };
@@ -364,256 +363,5 @@ fn source_of(source: &v1::drive::Source) -> (&'static str, Result<Source, String
     }
 }
 
-fn has_room(size_bytes: u64) -> Result<(), String> {
-    if size_bytes == 0 {
-        Err("the size is 0".to_owned())
-    } else {
-        Ok(())
-    }
-}
-
-fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Err("is empty".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    if path.starts_with('/') {
-        Ok(PathBuf::from(path))
-    } else {
-        Err(format!("'{path}' is not an absolute path"))
-    }
-}
-
-/// A name of a drive or a volume: printable, for logs and metrics.
-fn name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if text.is_empty() || text.len() > NAME_LENGTH_MAX || !text.chars().all(fits) {
-        return Err(format!(
-            "'{text}' is not a name: 1 to {NAME_LENGTH_MAX} letters, digits, '-', '_', '.', '/'"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-pub(crate) fn uuid(text: &str) -> Result<Uuid, String> {
-    match Uuid::try_parse(text) {
-        Ok(uuid) if !uuid.is_nil() => Ok(uuid),
-        _ => Err(format!("'{text}' is not a UUID")),
-    }
-}
-
-fn block_size(bytes: u32) -> Result<(), String> {
-    match bytes {
-        512 | 4096 => Ok(()),
-        _ => Err(format!("{bytes} is not possible; write 512 or 4096")),
-    }
-}
-
-fn volume_size(size_bytes: u64, block_size: u32) -> Result<(), String> {
-    if size_bytes == 0 || !size_bytes.is_multiple_of(u64::from(block_size)) {
-        return Err(format!(
-            "{size_bytes} is not a multiple of the block size {block_size}"
-        ));
-    }
-    Ok(())
-}
-
-/// NVMe Base 2.0, section 4.5: UTF-8, at most 223 bytes, `nqn.` and more.
-pub(crate) fn nqn(text: &str) -> Result<String, String> {
-    let fits = |c: char| !c.is_control() && !c.is_whitespace();
-    let date_and_more = text.strip_prefix("nqn.").is_some_and(|rest| {
-        rest.len() > 8
-            && rest
-                .bytes()
-                .zip(*b"dddd-dd.")
-                .all(|(byte, kind)| match kind {
-                    b'd' => byte.is_ascii_digit(),
-                    literal => byte == literal,
-                })
-    });
-    if !date_and_more || text.len() > NQN_LENGTH_MAX || !text.chars().all(fits) {
-        return Err(format!(
-            "'{text}' is not an NQN; write e.g. nqn.2026-11.io.roadstead:example, \
-             at most {NQN_LENGTH_MAX} bytes"
-        ));
-    }
-    if text == DISCOVERY_NQN {
-        return Err(format!("'{text}' is the discovery service's own"));
-    }
-    Ok(text.to_owned())
-}
-
-/// NVMe-oF's well-known discovery service (NVMe Base 2.0, section 4.5.1).
-const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
-
-fn nqn_of_host(text: &str) -> Result<String, String> {
-    nqn(text)
-}
-
-/// The serial given, or one made from the NQN: the same for ever.
-fn serial(text: &str, nqn: &str) -> Result<String, String> {
-    if text.is_empty() {
-        let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, nqn.as_bytes())
-            .simple()
-            .to_string();
-        return Ok(digest.chars().take(SERIAL_LENGTH_MAX).collect());
-    }
-    let fits = |byte: u8| (0x20..0x7f).contains(&byte);
-    if text.len() > SERIAL_LENGTH_MAX || !text.bytes().all(fits) {
-        return Err(format!(
-            "'{text}' is not a serial: at most {SERIAL_LENGTH_MAX} ASCII letters"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn transport(number: i32) -> Result<v1::Transport, String> {
-    match v1::Transport::try_from(number) {
-        Ok(v1::Transport::Unspecified) | Err(_) => Err(format!("{number} is not a transport")),
-        Ok(known) => Ok(known),
-    }
-}
-
-fn ip_address(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| format!("'{text}' is not an IP address; 0.0.0.0 and :: listen on all"))
-}
-
-fn port(number: u32) -> Result<u16, String> {
-    match u16::try_from(number) {
-        Ok(port) if port != 0 => Ok(port),
-        _ => Err(format!("{number} is not a port number from 1 to 65535")),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn volume(uuid: &str) -> v1::Volume {
-        v1::Volume {
-            uuid: uuid.to_owned(),
-            name: "data".to_owned(),
-            drive: "d".to_owned(),
-            size_bytes: 1 << 20,
-            block_size: 4096,
-            absent: false,
-        }
-    }
-
-    const A: &str = "9d1c1a3e-55a4-4f9b-8d9e-3b0a4f0a7c11";
-
-    fn messages(state: &v1::NodeState) -> Vec<String> {
-        parse(state)
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    }
-
-    #[test]
-    fn a_volume_that_must_go_needs_neither_size_nor_block_size() {
-        let gone = v1::Volume {
-            absent: true,
-            size_bytes: 0,
-            block_size: 0,
-            ..volume(A)
-        };
-        let state = v1::NodeState {
-            volumes: vec![gone],
-            ..Default::default()
-        };
-        assert!(parse(&state).unwrap().volumes[0].absent);
-    }
-
-    #[test]
-    fn everything_wrong_is_named_at_once() {
-        let state = v1::NodeState {
-            drives: vec![v1::Drive {
-                name: "d".into(),
-                ..Default::default()
-            }],
-            volumes: vec![
-                volume("x"),
-                volume(A),
-                volume(A),
-                v1::Volume {
-                    block_size: 1024,
-                    ..volume("9d1c1a3e-55a4-4f9b-8d9e-3b0a4f0a7c12")
-                },
-            ],
-            subsystems: vec![v1::Subsystem {
-                nqn: "example".into(),
-                ..Default::default()
-            }],
-            portals: vec![v1::Portal {
-                transport: 1,
-                address: "localhost".into(),
-                port: 4420,
-            }],
-            ..Default::default()
-        };
-        assert_eq!(
-            messages(&state),
-            [
-                "drives[0].source: is missing".to_owned(),
-                "volumes[0].uuid: 'x' is not a UUID".to_owned(),
-                format!("volumes[2].uuid: another volume has the UUID {A} too"),
-                "volumes[3].block_size: 1024 is not possible; write 512 or 4096".to_owned(),
-                "subsystems[0].nqn: 'example' is not an NQN; write e.g. \
-                 nqn.2026-11.io.roadstead:example, at most 223 bytes"
-                    .to_owned(),
-                "portals[0].address: 'localhost' is not an IP address; \
-                 0.0.0.0 and :: listen on all"
-                    .to_owned(),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_volume_has_one_export() {
-        let namespace = |nsid| v1::Namespace {
-            nsid,
-            volume_uuid: A.into(),
-        };
-        let state = v1::NodeState {
-            subsystems: vec![v1::Subsystem {
-                nqn: "nqn.2026-11.io.roadstead:a".into(),
-                namespaces: vec![namespace(1), namespace(2)],
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        assert_eq!(
-            messages(&state),
-            [format!(
-                "subsystems[0].namespaces[1].volume_uuid: volume {A} is exported twice"
-            )]
-        );
-    }
-
-    #[test]
-    fn nqns() {
-        for good in [
-            "nqn.2026-11.io.roadstead:example",
-            "nqn.2014-08.org.nvmexpress:uuid:1",
-        ] {
-            assert!(nqn(good).is_ok(), "{good}");
-        }
-        let long = format!("nqn.2026-11.io.roadstead:{}", "x".repeat(NQN_LENGTH_MAX));
-        for bad in [
-            "",
-            "nqn.",
-            "nqn.2026-11.",
-            "iqn.2026-11.io:x",
-            "nqn.2026-11.a b",
-            &long,
-        ] {
-            assert!(nqn(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,126 @@
+//! What is refused, and in which words.
+
+use super::*;
+
+fn volume(uuid: &str) -> v1::Volume {
+    v1::Volume {
+        uuid: uuid.to_owned(),
+        name: "data".to_owned(),
+        drive: "d".to_owned(),
+        size_bytes: 1 << 20,
+        block_size: 4096,
+        absent: false,
+    }
+}
+
+const A: &str = "9d1c1a3e-55a4-4f9b-8d9e-3b0a4f0a7c11";
+
+fn messages(state: &v1::NodeState) -> Vec<String> {
+    parse(state)
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn a_volume_that_must_go_needs_neither_size_nor_block_size() {
+    let gone = v1::Volume {
+        absent: true,
+        size_bytes: 0,
+        block_size: 0,
+        ..volume(A)
+    };
+    let state = v1::NodeState {
+        volumes: vec![gone],
+        ..Default::default()
+    };
+    assert!(parse(&state).unwrap().volumes[0].absent);
+}
+
+#[test]
+fn everything_wrong_is_named_at_once() {
+    let state = v1::NodeState {
+        drives: vec![v1::Drive {
+            name: "d".into(),
+            ..Default::default()
+        }],
+        volumes: vec![
+            volume("x"),
+            volume(A),
+            volume(A),
+            v1::Volume {
+                block_size: 1024,
+                ..volume("9d1c1a3e-55a4-4f9b-8d9e-3b0a4f0a7c12")
+            },
+        ],
+        subsystems: vec![v1::Subsystem {
+            nqn: "example".into(),
+            ..Default::default()
+        }],
+        portals: vec![v1::Portal {
+            transport: 1,
+            address: "localhost".into(),
+            port: 4420,
+        }],
+        ..Default::default()
+    };
+    assert_eq!(
+        messages(&state),
+        [
+            "drives[0].source: is missing".to_owned(),
+            "volumes[0].uuid: 'x' is not a UUID".to_owned(),
+            format!("volumes[2].uuid: another volume has the UUID {A} too"),
+            "volumes[3].block_size: 1024 is not possible; write 512 or 4096".to_owned(),
+            "subsystems[0].nqn: 'example' is not an NQN; write e.g. \
+             nqn.2026-11.io.roadstead:example, at most 223 bytes"
+                .to_owned(),
+            "portals[0].address: 'localhost' is not an IP address; \
+             0.0.0.0 and :: listen on all"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_volume_has_one_export() {
+    let namespace = |nsid| v1::Namespace {
+        nsid,
+        volume_uuid: A.into(),
+    };
+    let state = v1::NodeState {
+        subsystems: vec![v1::Subsystem {
+            nqn: "nqn.2026-11.io.roadstead:a".into(),
+            namespaces: vec![namespace(1), namespace(2)],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(
+        messages(&state),
+        [format!(
+            "subsystems[0].namespaces[1].volume_uuid: volume {A} is exported twice"
+        )]
+    );
+}
+
+#[test]
+fn nqns() {
+    for good in [
+        "nqn.2026-11.io.roadstead:example",
+        "nqn.2014-08.org.nvmexpress:uuid:1",
+    ] {
+        assert!(nqn(good).is_ok(), "{good}");
+    }
+    let long = format!("nqn.2026-11.io.roadstead:{}", "x".repeat(223));
+    for bad in [
+        "",
+        "nqn.",
+        "nqn.2026-11.",
+        "iqn.2026-11.io:x",
+        "nqn.2026-11.a b",
+        &long,
+    ] {
+        assert!(nqn(bad).is_err(), "{bad}");
+    }
+}
