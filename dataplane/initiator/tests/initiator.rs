@@ -9,8 +9,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{BLOCK, Target, UUID, wait_for};
@@ -251,6 +254,70 @@ fn what_cannot_be_connected_says_why() {
         initiator.connect(nowhere),
         Err(ConnectError::NoPath)
     ));
+}
+
+/// A listener that answers every connection with the given bytes, and how often it did.
+fn noise(answers: Vec<Vec<u8>>) -> (std::net::SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 128];
+            stream.read_exact(&mut request).unwrap();
+            let _ = stream.write_all(&answer);
+            let _ = stream.shutdown(Shutdown::Write);
+            // Until the initiator has had enough.
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    (address, thread)
+}
+
+#[test]
+fn noise_from_a_target_costs_the_connection_and_nothing_else() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let healthy = initiator.connect(target.spec()).unwrap();
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        u8::try_from(seed >> 56).unwrap()
+    };
+    // A valid answer to the connection request, then PDUs of every kind with random fields, or plain noise.
+    let mut hello = vec![0; 128];
+    hello[..8].copy_from_slice(&[1, 0, 128, 0, 128, 0, 0, 0]);
+    hello[12..16].copy_from_slice(&4096_u32.to_le_bytes());
+    let answers: Vec<Vec<u8>> = (0..200_u8)
+        .map(|round| {
+            let mut bytes = if round % 4 == 0 {
+                Vec::new()
+            } else {
+                hello.clone()
+            };
+            let start = bytes.len();
+            bytes.extend((0..usize::from(random()) * 4).map(|_| random()));
+            if let Some(head) = bytes.get_mut(start..start + 8).filter(|_| round % 2 == 1) {
+                let kind = [3, 5, 7, 9][usize::from(round / 2) % 4];
+                let data = if kind == 7 { 24 } else { 0 };
+                head.copy_from_slice(&[kind, 0, 24, data, 24 + data, 0, 0, 0]);
+            }
+            bytes
+        })
+        .collect();
+    let count = answers.len();
+    let (address, thread) = noise(answers);
+    for _ in 0..count {
+        let mut spec = target.spec();
+        spec.paths = vec![address];
+        assert!(matches!(
+            initiator.connect(spec),
+            Err(ConnectError::Paths(_))
+        ));
+    }
+    thread.join().unwrap();
+    run(&healthy, WRITE, 0, 1, pattern(1, 1)).unwrap();
+    assert_eq!(target.accepted(), 2, "the others were not disturbed");
 }
 
 #[test]

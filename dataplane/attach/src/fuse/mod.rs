@@ -126,7 +126,18 @@ impl FuseMethod {
             loopdev::clear(&device)?;
             info!(id = spec.id, device = %device.display(), "removed a dead device");
         }
-        mount::unmount(&self.run_dir.join(&spec.id))
+        self.end(spec)
+    }
+
+    /// Unmounts and disconnects, when no loop device is left.
+    fn end(&self, spec: &Spec) -> Result<(), AttachError> {
+        mount::unmount(&self.run_dir.join(&spec.id))?;
+        let attached = self.table().remove(&spec.id);
+        if let Some(attached) = attached {
+            attached.namespace.close();
+            join(spec, attached.thread);
+        }
+        Ok(())
     }
 
     /// From a namespace to a loop device.
@@ -161,7 +172,8 @@ impl FuseMethod {
         namespace: &Namespace,
         fuse: std::os::fd::OwnedFd,
     ) -> Result<JoinHandle<()>, AttachError> {
-        let server = Server::new(fuse, namespace.clone(), file_name(spec), spec.read_only);
+        let read_only = is_read_only(spec, namespace);
+        let server = Server::new(fuse, namespace.clone(), file_name(spec), read_only);
         let run = move || {
             set_io_flusher();
             server.run();
@@ -179,14 +191,15 @@ impl FuseMethod {
         dir: &Path,
     ) -> Result<PathBuf, AttachError> {
         let path = dir.join(file_name(spec));
+        let read_only = is_read_only(spec, namespace);
         let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or_default();
         let file = OpenOptions::new()
             .read(true)
-            .write(!spec.read_only)
+            .write(!read_only)
             .custom_flags(direct)
             .open(&path)
             .map_err(AttachError::io(format!("open {}", path.display())))?;
-        loopdev::configure(file.as_fd(), namespace.info().block_bytes, spec.read_only)
+        loopdev::configure(file.as_fd(), namespace.info().block_bytes, read_only)
     }
 
     fn device_of(&self, attached: &Attached) -> Option<Device> {
@@ -238,13 +251,7 @@ impl Method for FuseMethod {
         for device in found {
             loopdev::clear(&device)?;
         }
-        mount::unmount(&self.run_dir.join(&spec.id))?;
-        let attached = self.table().remove(&spec.id);
-        if let Some(attached) = attached {
-            attached.namespace.close();
-            join(spec, attached.thread);
-        }
-        Ok(())
+        self.end(spec)
     }
 
     fn rescan(&self, spec: &Spec) -> Result<u64, AttachError> {
@@ -295,6 +302,10 @@ impl Method for FuseMethod {
 /// opened through is gone.
 fn file_name(spec: &Spec) -> String {
     format!("roadstead-{}", spec.id)
+}
+
+fn is_read_only(spec: &Spec, namespace: &Namespace) -> bool {
+    spec.read_only || namespace.info().read_only
 }
 
 fn give_up(spec: &Spec, result: Result<(), AttachError>) {

@@ -18,6 +18,8 @@ use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
 
 /// How long a device may take to appear after a connection.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long ours may take when the subsystem's other namespaces are there.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a changed size may take to show after a rescan.
 const RESCAN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sysfs announces nothing by itself: it is looked at this often.
@@ -67,6 +69,10 @@ impl KernelMethod {
             }
             match self.connect_path(spec, path) {
                 Ok(()) => working += 1,
+                // The kernel's name for every NVMe status.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => failures.push(format!(
+                    "{path}: the target refuses the connection; the kernel's log has its status"
+                )),
                 Err(error) => failures.push(format!("{path}: {error}")),
             }
         }
@@ -104,22 +110,26 @@ impl KernelMethod {
 
     /// Waits for the namespace's block device.
     fn wait_for_namespace(&self, spec: &Spec) -> Result<sysfs::Namespace, AttachError> {
-        let deadline = Instant::now() + DEVICE_TIMEOUT;
+        let started = Instant::now();
         loop {
             if let Some(namespace) = self.namespace(spec)
                 && self.device_path(&namespace).exists()
             {
                 return Ok(namespace);
             }
-            // Others may be there while ours is still being scanned: only at the end are they an answer.
-            if Instant::now() >= deadline {
-                let others = sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn);
+            // Others may be there while ours is still being scanned.
+            let others = sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn);
+            let patience = match others.is_empty() {
+                true => DEVICE_TIMEOUT,
+                false => OTHERS_TIMEOUT,
+            };
+            if started.elapsed() >= patience {
                 let names = others.iter().map(|n| format!("{} has {}", n.name, n.uuid));
                 return Err(AttachError::WrongNamespace {
                     nqn: spec.subsystem_nqn.clone(),
                     wanted: spec.volume_uuid,
                     found: match others.is_empty() {
-                        true => format!("no device appeared in {} s", DEVICE_TIMEOUT.as_secs()),
+                        true => format!("no device appeared in {} s", patience.as_secs()),
                         false => names.collect::<Vec<_>>().join(", "),
                     },
                 });
