@@ -98,6 +98,7 @@ impl Store {
             &header.encode(),
         )?;
         self.sync()?;
+        // Durable with the next sync, whoever makes it: it matters only should the new checkpoint rot later.
         if old == OldHalf::IsComplete {
             let seal = Seal {
                 pool_uuid: self.shared.pool_uuid,
@@ -110,7 +111,6 @@ impl Store {
                 self.geometry().seal_offset(self.at.half),
                 &seal.encode(),
             )?;
-            self.sync()?;
         }
         self.at = Position {
             half,

@@ -176,6 +176,31 @@ fn a_format_cut_short_anywhere_is_made_again() {
     }
 }
 
+/// The journal takes 16 batches: the creation, 15 writes of new extents; the next one switches the halves.
+#[test]
+fn a_switch_of_halves_cut_short_anywhere_loses_nothing() {
+    for flushed in [0, 14] {
+        for after in 1..=8 {
+            for seed in 0..8 {
+                let mut rig = Rig::new(DRIVE);
+                rig.create(24, 0).unwrap();
+                rig.refill(30).unwrap();
+                let uuid = rig.pick(0).unwrap();
+                for extent in 0..15 {
+                    rig.write(uuid, extent * 128, 1).unwrap();
+                    if extent == flushed {
+                        rig.flush().unwrap();
+                    }
+                }
+                rig.sim.cut_power_at(rig.sim.operations() + after);
+                let cut = (15..24).any(|extent| rig.write(uuid, extent * 128, 1).is_err());
+                assert!(cut);
+                rig.power_cut(&mut Random::new(seed * 1000 + after));
+            }
+        }
+    }
+}
+
 #[test]
 fn growth_of_the_medium_cut_short_anywhere_keeps_the_pool() {
     let mut rig = Rig::new(DRIVE);

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use common::{EXTENT, Rig, options, read_all};
 use proptest::prelude::*;
-use roadstead_pool::media::sim::SimMedia;
+use roadstead_pool::format::Half;
+use roadstead_pool::media::sim::{Random, SimMedia};
 use roadstead_pool::{ExtentRequest, Fault, FaultKind, Media, OpenError, Outcome, Pool, PoolError};
 use uuid::Uuid;
 
@@ -108,6 +109,39 @@ fn any_one_block_may_rot() {
     }
 }
 
+/// Repair is itself cut short by power cuts, anywhere, and goes on at the next start.
+#[test]
+fn a_repair_may_be_cut_short() {
+    let (content, expected, _) = worked_on(19);
+    let label = Pool::read_label(Arc::new(SimMedia::with_content(content.clone())))
+        .unwrap()
+        .unwrap();
+    for half in [Half::First, Half::Second] {
+        for place in [
+            label.geometry.half_offset(half),
+            label.geometry.checkpoint_offset(half),
+        ] {
+            let mut damaged = content.clone();
+            damaged[place as usize + 20] ^= 1;
+            let whole = Arc::new(SimMedia::with_content(damaged.clone()));
+            open(&whole).unwrap();
+            for at in 1..=whole.operations() {
+                for seed in 0..6 {
+                    let sim = Arc::new(SimMedia::with_content(damaged.clone()));
+                    sim.cut_power_at(at);
+                    assert!(open(&sim).is_err());
+                    let left = sim.after_power_cut(&mut Random::new(seed * 1000 + at));
+                    must_recover(
+                        SimMedia::with_content(left),
+                        &expected,
+                        &format!("{half:?} cut at {at}, {seed}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn any_one_block_may_become_unreadable() {
     for batches in [9, 17] {
@@ -140,7 +174,7 @@ proptest! {
         let (mut content, expected, data_offset) = worked_on(batches);
         let label = Pool::read_label(Arc::new(SimMedia::with_content(content.clone()))).unwrap().unwrap();
         let blocks = metadata_blocks(&content, data_offset);
-        let second_copies: Vec<_> = [roadstead_pool::format::Half::First, roadstead_pool::format::Half::Second]
+        let second_copies: Vec<_> = [Half::First, Half::Second]
             .map(|half| label.geometry.journal_offsets(half)[1] as usize)
             .to_vec();
         for (place, bits) in damage {
@@ -160,7 +194,7 @@ proptest! {
     #[test]
     fn random_metadata_is_an_error(seed in any::<u64>(), keep_labels in any::<bool>()) {
         let (mut content, _, data_offset) = worked_on(5);
-        let mut random = roadstead_pool::media::sim::Random::new(seed);
+        let mut random = Random::new(seed);
         let from = if keep_labels { 64 << 10 } else { 0 };
         for byte in &mut content[from..data_offset] {
             *byte = random.next_u64() as u8;
@@ -174,10 +208,7 @@ fn a_durable_batch_that_rotted_in_both_copies_is_an_error_when_a_later_one_tells
     let (mut content, _, _) = worked_on(9);
     let sim = Arc::new(SimMedia::with_content(content.clone()));
     let label = Pool::read_label(sim).unwrap().unwrap();
-    for half in [
-        roadstead_pool::format::Half::First,
-        roadstead_pool::format::Half::Second,
-    ] {
+    for half in [Half::First, Half::Second] {
         for start in label.geometry.journal_offsets(half) {
             content[start as usize + 100] ^= 1;
         }

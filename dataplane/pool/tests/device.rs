@@ -8,6 +8,7 @@
     reason = "test"
 )]
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -82,8 +83,18 @@ impl Drop for Loop {
     }
 }
 
+/// Another `losetup` that looks for a free device claims ours for an instant: that passes.
+fn open_device(path: &Path) -> FileMedia {
+    loop {
+        match FileMedia::open_device(path) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::yield_now(),
+            result => return result.unwrap(),
+        }
+    }
+}
+
 fn open(path: &Path) -> (Arc<dyn Media>, DriveThread) {
-    let media: Arc<dyn Media> = Arc::new(FileMedia::open_device(path).unwrap());
+    let media: Arc<dyn Media> = Arc::new(open_device(path));
     let pool = Pool::open_or_format(Arc::clone(&media), &OpenOptions::new("target-1")).unwrap();
     (media, DriveThread::start(pool, "device").unwrap())
 }
@@ -179,9 +190,9 @@ fn a_mounted_device_is_refused_and_its_file_system_too() {
         matches!(&refused, OpenError::Mounted { at: shown, .. } if Path::new(shown) == at),
         "{refused}"
     );
-    assert_eq!(busy.kind(), std::io::ErrorKind::ResourceBusy);
+    assert_eq!(busy.kind(), ErrorKind::ResourceBusy);
     assert!(device.find().is_ok());
-    let media = Arc::new(FileMedia::open_device(&device.path).unwrap());
+    let media = Arc::new(open_device(&device.path));
     let refused = Pool::open_or_format(media, &OpenOptions::new("target-1"))
         .err()
         .unwrap();
