@@ -19,6 +19,7 @@
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0c.
 
+mod action;
 mod admin;
 mod backoff;
 mod config;
@@ -28,9 +29,10 @@ mod queue;
 mod request;
 mod setup;
 
+pub use action::{Action, Command, PathReport, PathState, Payload};
 pub use backoff::{BACKOFF_MAX, BACKOFF_MIN};
 pub use config::{HostConfig, Identity, Limits, Wanted};
-pub use host::{Action, Command, Host, PathReport, PathState, Payload};
+pub use host::Host;
 pub use queue::{QUEUE_DEPTH_MAX, Transfer};
 pub use request::{Done, IoError, Op, Refused, Request};
 pub use setup::{NamespaceInfo, SetUpError};

@@ -12,6 +12,7 @@
 
 mod buffers;
 mod client;
+mod clients;
 mod connection;
 mod spec;
 mod thread;

@@ -77,7 +77,7 @@ fn data_goes_there_and_back_in_every_size_and_mode() {
             assert_eq!(namespace.info().uuid, Some(UUID));
             // In the capsule, by R2T, split into several commands.
             for (lba, blocks) in [(0, 1), (5, 4), (10, 5), (100, 256), (300, 1000)] {
-                let data = pattern(blocks, lba as usize);
+                let data = pattern(blocks, usize::try_from(lba).unwrap());
                 run(&namespace, WRITE, lba, blocks, data.clone()).unwrap();
                 assert!(read(&namespace, lba, blocks) == data, "{lba} {blocks}");
             }

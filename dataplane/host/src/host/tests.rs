@@ -8,10 +8,11 @@ use roadstead_nvme::identify::{
     IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptor,
 };
 use roadstead_nvme::nqn::Nqn;
-use roadstead_nvme::{event::AsyncEvent, opcode, property};
+use roadstead_nvme::{Cqe, Status, event::AsyncEvent, identify::cns, opcode, property};
 use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::control::{CID_CONNECT, CID_SEQUENCE};
 use super::*;
 use crate::config::{Identity, Limits, Wanted};
 
