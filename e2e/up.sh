@@ -1,9 +1,11 @@
 #!/bin/bash
 # up.sh - builds what is missing, starts the test cluster of three nodes and installs Roadstead in it. A cluster that is up
-# with the same images is used as it is; one with others is replaced.
+# with the same images is used as it is; one with others is replaced. With AS_IS=1 nothing is built and a cluster that is up is
+# used whatever it runs: for work on the scenarios.
 . "$(dirname "$(readlink -f "$0")")/lib/common.sh"
 for lib in kube roadstead; do . "$E2E/lib/$lib.sh"; done
 
+if [ -n "${AS_IS:-}" ] && cluster_is_up; then exit; fi
 "$E2E/build.sh" cluster
 refs=$(cat "$APP_IMAGES"/{roadstead,postgres,toolbox}.tar.ref)
 installed=$CLUSTER_DIR/run/installed # which images and which chart the cluster has

@@ -11,7 +11,7 @@ db_ready() { # [UID OF THE POD THAT WENT]
 db_is_new() { [ "$(field pod/postgres-0 .metadata.uid)" != "$1" ]; }
 db_exec() { kubectl exec postgres-0 -- "$@"; }
 db_init() { db_exec pgbench -i -q -s "${1:-10}" postgres; }
-db_load() { db_exec pgbench -c 4 -j 2 -T "${1:-15}" postgres; }
+db_load() { db_exec pgbench -n -c 4 -j 2 -T "${1:-15}" postgres; } # -n: else it empties the history that db_invariants adds up
 
 # Money is only moved: what all transfers add up to is what stands in accounts, tellers and branches.
 db_invariants() {
