@@ -13,7 +13,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::desired::{Desired, DriveSpec, PortalSpec, Source, SubsystemSpec, VolumeSpec};
+use crate::desired::{Desired, DriveSpec, Hosts, PortalSpec, Source, SubsystemSpec, VolumeSpec};
 
 /// What is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct Observed {
     /// The drives that are open, by name.
     pub(crate) drives: BTreeMap<String, OpenDrive>,
     /// The subsystems that hosts can connect to, by NQN, with the namespaces that they really have.
-    pub(crate) subsystems: BTreeMap<String, SubsystemSpec>,
+    pub(crate) subsystems: BTreeMap<String, Export>,
     pub(crate) portals: BTreeSet<PortalSpec>,
 }
 
@@ -44,6 +44,23 @@ pub(crate) struct VolumeNow {
     pub(crate) block_size: u32,
 }
 
+/// A subsystem as hosts see it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Export {
+    pub(crate) nqn: String,
+    pub(crate) serial: String,
+    pub(crate) hosts: Hosts,
+    /// By namespace identifier.
+    pub(crate) namespaces: BTreeMap<u32, Shown>,
+}
+
+/// A volume that hosts see, on the drive that it is on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Shown {
+    pub(crate) drive: String,
+    pub(crate) uuid: Uuid,
+}
+
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
@@ -64,7 +81,7 @@ pub(crate) enum Action {
         size_bytes: u64,
     },
     /// Makes the subsystem, or gives it other namespaces and hosts.
-    Export(SubsystemSpec),
+    Export(Export),
     Listen(PortalSpec),
 }
 
@@ -163,14 +180,11 @@ pub(crate) fn refusal(
     desired: &Desired,
     volume: &VolumeSpec,
 ) -> Option<Refusal> {
-    let holder = observed.drives.iter().find_map(|(name, drive)| {
-        let volume = drive.volumes.get(&volume.uuid)?;
-        Some((name, volume))
-    });
-    let (drive, now) = holder?;
-    if *drive != volume.drive {
+    let home = home(observed, volume, |_| true)?;
+    let now = observed.drives.get(home)?.volumes.get(&volume.uuid)?;
+    if home != volume.drive {
         return Some(Refusal::OtherDrive {
-            has: drive.clone(),
+            has: home.to_owned(),
             asked: volume.drive.clone(),
         });
     }
@@ -200,17 +214,30 @@ pub(crate) fn refusal(
     None
 }
 
+/// The drive that holds the volume: the one that the state names, if it does, else any other. A volume that
+/// is on another drive than asked for is refused, but it is kept, and served as it is.
+pub(crate) fn home<'a>(
+    observed: &'a Observed,
+    volume: &VolumeSpec,
+    may_be: impl Fn(&str) -> bool,
+) -> Option<&'a str> {
+    let holds = |(name, open): &(&String, &OpenDrive)| {
+        may_be(name) && open.volumes.contains_key(&volume.uuid)
+    };
+    let named = observed.drives.get_key_value(&volume.drive).filter(holds);
+    let (name, _) = named.or_else(|| observed.drives.iter().find(holds))?;
+    Some(name)
+}
+
 struct View<'a> {
     observed: &'a Observed,
     desired: &'a Desired,
     /// Drives that are open, but must not be as they are.
     closing: BTreeSet<&'a str>,
-    /// The drive of every volume that exists on an open drive, and of those only the first.
+    /// The drive of every volume that the state speaks of and that can be served.
     homes: HashMap<Uuid, &'a str>,
-    /// Volumes that hosts can reach now.
-    shown: BTreeSet<Uuid>,
-    /// Volumes that the state speaks of.
-    named: BTreeSet<Uuid>,
+    /// Volumes that hosts can reach now, with their drives.
+    shown: BTreeSet<(&'a str, Uuid)>,
 }
 
 impl<'a> View<'a> {
@@ -220,7 +247,7 @@ impl<'a> View<'a> {
             .iter()
             .map(|drive| (drive.name.as_str(), drive))
             .collect();
-        let closing = observed
+        let closing: BTreeSet<&str> = observed
             .drives
             .iter()
             .filter(|(name, open)| {
@@ -229,25 +256,22 @@ impl<'a> View<'a> {
             })
             .map(|(name, _)| name.as_str())
             .collect();
-        let mut homes = HashMap::new();
-        for (name, open) in &observed.drives {
-            for uuid in open.volumes.keys() {
-                homes.entry(*uuid).or_insert(name.as_str());
-            }
-        }
-        let shown = observed
-            .subsystems
-            .values()
-            .flat_map(|s| s.namespaces.values());
-        let shown = shown.copied().collect();
-        let named = desired.volumes.iter().map(|volume| volume.uuid).collect();
+        let home = |volume: &VolumeSpec| {
+            let home = home(observed, volume, |drive| !closing.contains(drive))?;
+            Some((volume.uuid, home))
+        };
+        let homes = desired.volumes.iter().filter_map(home).collect();
+        let exports = observed.subsystems.values();
+        let shown = exports
+            .flat_map(|export| export.namespaces.values())
+            .map(|shown| (shown.drive.as_str(), shown.uuid))
+            .collect();
         Self {
             observed,
             desired,
             closing,
             homes,
             shown,
-            named,
         }
     }
 
@@ -263,24 +287,30 @@ impl<'a> View<'a> {
 
     /// The wanted subsystems, each with the namespaces that can be served. One that has none of those that
     /// it should have is not exported at all: its hosts try again, instead of seeing an empty subsystem.
-    fn exports(&self) -> BTreeMap<&'a str, SubsystemSpec> {
-        let serves = |uuid: &Uuid| {
-            let home = self.homes.get(uuid);
-            self.named.contains(uuid) && home.is_some_and(|home| !self.closing.contains(home))
-        };
+    fn exports(&self) -> BTreeMap<&'a str, Export> {
         let mut exports = BTreeMap::new();
         for subsystem in &self.desired.subsystems {
-            let mut real = subsystem.clone();
-            real.namespaces.retain(|_, uuid| serves(uuid));
-            if real.namespaces.is_empty() && !subsystem.namespaces.is_empty() {
+            let shown = |(nsid, uuid): (&u32, &Uuid)| {
+                let drive = (*self.homes.get(uuid)?).to_owned();
+                Some((*nsid, Shown { drive, uuid: *uuid }))
+            };
+            let namespaces: BTreeMap<u32, Shown> =
+                subsystem.namespaces.iter().filter_map(shown).collect();
+            if namespaces.is_empty() && !subsystem.namespaces.is_empty() {
                 continue;
             }
-            exports.insert(subsystem.nqn.as_str(), real);
+            let export = Export {
+                nqn: subsystem.nqn.clone(),
+                serial: subsystem.serial.clone(),
+                hosts: subsystem.hosts.clone(),
+                namespaces,
+            };
+            exports.insert(subsystem.nqn.as_str(), export);
         }
         exports
     }
 
-    fn unexport(&self, wanted: &BTreeMap<&str, SubsystemSpec>, actions: &mut Vec<Action>) {
+    fn unexport(&self, wanted: &BTreeMap<&str, Export>, actions: &mut Vec<Action>) {
         let left = self
             .observed
             .subsystems
@@ -294,7 +324,8 @@ impl<'a> View<'a> {
             let Some(open) = self.observed.drives.get(*name) else {
                 continue;
             };
-            if !open.volumes.keys().any(|uuid| self.shown.contains(uuid)) {
+            let is_shown = |uuid: &Uuid| self.shown.contains(&(*name, *uuid));
+            if !open.volumes.keys().any(is_shown) {
                 actions.push(Action::CloseDrive((*name).to_owned()));
             }
         }
@@ -334,7 +365,7 @@ impl<'a> View<'a> {
                 None if volume.absent => {}
                 None => rest.push(Action::CreateVolume(volume.clone())),
                 Some(_) if volume.absent => {
-                    if !self.shown.contains(&uuid) {
+                    if !self.shown.contains(&(volume.drive.as_str(), uuid)) {
                         actions.push(Action::DeleteVolume { drive, uuid });
                     }
                 }
@@ -352,7 +383,7 @@ impl<'a> View<'a> {
         actions.append(&mut rest);
     }
 
-    fn export(&self, wanted: BTreeMap<&str, SubsystemSpec>, actions: &mut Vec<Action>) {
+    fn export(&self, wanted: BTreeMap<&str, Export>, actions: &mut Vec<Action>) {
         for (nqn, subsystem) in wanted {
             if self.observed.subsystems.get(nqn) != Some(&subsystem) {
                 actions.push(Action::Export(subsystem));

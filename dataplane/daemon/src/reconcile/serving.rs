@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
-use super::plan::Action;
+use super::plan::{Action, Export, Shown};
 use super::{Reconciler, StepError};
-use crate::desired::{Hosts, PortalSpec, SubsystemSpec};
+use crate::desired::{Hosts, PortalSpec};
 use crate::serve::{ExportedNamespace, ExportedSubsystem, Exports, HostAccess, ServeError};
 
 impl Reconciler {
@@ -22,7 +22,8 @@ impl Reconciler {
                     exports_changed = true;
                 }
                 Action::Export(subsystem) => {
-                    let volumes = self.names(subsystem.namespaces.values());
+                    let volumes =
+                        self.names(subsystem.namespaces.values().map(|shown| &shown.uuid));
                     tracing::info!(subsystem = subsystem.nqn, ?volumes, "subsystem served");
                     self.observed
                         .subsystems
@@ -88,15 +89,11 @@ impl Reconciler {
         }
     }
 
-    fn exported(&self, subsystem: &SubsystemSpec) -> ExportedSubsystem {
-        let namespace = |uuid: &Uuid| {
-            let drive = self
-                .drives
-                .values()
-                .find(|drive| drive.handle().volume(*uuid).is_some())?;
-            let volume = drive.handle().volume(*uuid)?;
+    fn exported(&self, subsystem: &Export) -> ExportedSubsystem {
+        let namespace = |shown: &Shown| {
+            let drive = self.drives.get(&shown.drive)?;
             Some(ExportedNamespace {
-                volume,
+                volume: drive.handle().volume(shown.uuid)?,
                 drive: drive.handle().clone(),
                 io: drive.io.clone(),
             })
@@ -110,7 +107,7 @@ impl Reconciler {
                 Hosts::Listed(hosts) => HostAccess::Listed(hosts.clone()),
             },
             namespaces: namespaces
-                .filter_map(|(nsid, uuid)| Some((*nsid, namespace(uuid)?)))
+                .filter_map(|(nsid, shown)| Some((*nsid, namespace(shown)?)))
                 .collect(),
         }
     }

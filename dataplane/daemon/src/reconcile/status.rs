@@ -7,7 +7,7 @@ use roadstead_api::v1;
 use roadstead_pool::FaultKind;
 use uuid::Uuid;
 
-use super::plan::{Action, refusal};
+use super::plan::{Action, home, refusal};
 use super::{Reconciler, StepError};
 use crate::desired::{Desired, DriveSpec, PortalSpec, VolumeSpec};
 use crate::status::{DriveAbout, DriveStatus, Status, VolumeStatus};
@@ -92,10 +92,8 @@ fn drive(reconciler: &Reconciler, spec: &DriveSpec) -> DriveStatus {
 }
 
 fn volume(reconciler: &Reconciler, desired: &Desired, spec: &VolumeSpec) -> VolumeStatus {
-    let drives = &reconciler.drives;
-    let live = drives
-        .values()
-        .find_map(|drive| drive.handle().volume(spec.uuid));
+    let live = home(&reconciler.observed, spec, |_| true)
+        .and_then(|home| reconciler.drives.get(home)?.handle().volume(spec.uuid));
     let mut status = VolumeStatus {
         uuid: spec.uuid,
         name: spec.name.clone(),

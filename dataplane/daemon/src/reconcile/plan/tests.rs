@@ -43,6 +43,21 @@ fn subsystem(n: u8) -> SubsystemSpec {
     }
 }
 
+/// `subsystem(n)` as hosts see it, with its volume on this drive.
+fn export(n: u8, drive: &str) -> Export {
+    let spec = subsystem(n);
+    let shown = Shown {
+        drive: drive.into(),
+        uuid: uuid(n),
+    };
+    Export {
+        nqn: spec.nqn,
+        serial: spec.serial,
+        hosts: spec.hosts,
+        namespaces: BTreeMap::from([(1, shown)]),
+    }
+}
+
 fn portal(port: u16) -> PortalSpec {
     PortalSpec {
         rdma: false,
@@ -72,7 +87,7 @@ fn act(observed: &mut Observed, action: &Action) {
             let open = observed.drives.remove(&name).expect("it is open");
             for uuid in open.volumes.keys() {
                 assert!(
-                    !is_shown(observed, uuid),
+                    !is_shown(observed, &name, uuid),
                     "a drive is closed under a connection"
                 );
             }
@@ -87,7 +102,7 @@ fn act(observed: &mut Observed, action: &Action) {
         }
         Action::DeleteVolume { drive, uuid } => {
             assert!(
-                !is_shown(observed, &uuid),
+                !is_shown(observed, &drive, &uuid),
                 "a volume is deleted under a connection"
             );
             let open = observed.drives.get_mut(&drive).expect("it is open");
@@ -115,11 +130,12 @@ fn act(observed: &mut Observed, action: &Action) {
     }
 }
 
-fn is_shown(observed: &Observed, uuid: &Uuid) -> bool {
-    observed
+fn is_shown(observed: &Observed, drive: &str, uuid: &Uuid) -> bool {
+    let mut shown = observed
         .subsystems
         .values()
-        .any(|s| s.namespaces.values().any(|shown| shown == uuid))
+        .flat_map(|export| export.namespaces.values());
+    shown.any(|shown| shown.drive == drive && shown.uuid == *uuid)
 }
 
 /// Acts until nothing is planned any more.
@@ -143,7 +159,7 @@ fn settled(desired: &Desired) -> Observed {
 fn from_nothing_to_serving() {
     let observed = settled(&wanted());
     assert_eq!(observed.drives["d"].volumes.len(), 1);
-    assert_eq!(observed.subsystems[&subsystem(0).nqn], subsystem(0));
+    assert_eq!(observed.subsystems[&subsystem(0).nqn], export(0, "d"));
     assert!(observed.portals.contains(&portal(4420)));
     assert_eq!(plan(&observed, &wanted()), []);
 }
@@ -267,6 +283,21 @@ fn a_drive_that_is_gone_is_looked_for_while_its_volumes_stay_exported() {
 }
 
 #[test]
+fn of_two_copies_the_one_on_the_named_drive_is_served() {
+    let mut observed = settled(&wanted());
+    let copy = observed.drives["d"].volumes.clone();
+    let mut both = wanted();
+    both.drives.push(drive("a"));
+    settle(&mut observed, &both);
+    observed.drives.get_mut("a").unwrap().volumes = copy;
+    assert_eq!(plan(&observed, &both), [], "the other one is left alone");
+    both.drives.remove(0);
+    settle(&mut observed, &both);
+    assert_eq!(observed.subsystems[&subsystem(0).nqn], export(0, "a"));
+    assert!(!observed.drives.contains_key("d"));
+}
+
+#[test]
 fn force_and_a_larger_file_do_not_cut_connections() {
     let file = |size_bytes| Source::File {
         path: "/f".into(),
@@ -288,7 +319,7 @@ fn a_subsystem_keeps_the_namespaces_whose_drives_are_there() {
     desired.subsystems[0].namespaces.insert(2, uuid(1));
     let observed = settled(&desired);
     desired.drives.pop();
-    assert_eq!(plan(&observed, &desired), [Action::Export(subsystem(0))]);
+    assert_eq!(plan(&observed, &desired), [Action::Export(export(0, "d"))]);
 }
 
 fn any_desired() -> impl Strategy<Value = Desired> {
