@@ -145,6 +145,7 @@ impl Server {
         if config.reactors.is_empty() {
             return Err(ServeError::NoReactor);
         }
+        raise_descriptor_limit();
         let mut peers = Vec::new();
         let mut inboxes = Vec::new();
         for _ in &config.reactors {
@@ -308,6 +309,16 @@ impl Drop for Server {
 
 fn receive<T>(answer: &Receiver<T>) -> Result<T, ServeError> {
     answer.recv().map_err(|_| ServeError::Ended)
+}
+
+/// Every connection is a descriptor: takes as many as the system lets this process have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// A reactor thread from its start to its end.
