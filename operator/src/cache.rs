@@ -15,7 +15,7 @@ use kube::runtime::{WatchStreamExt, utils::StreamBackoff};
 use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::causes::whole;
 
@@ -229,6 +229,10 @@ pub async fn watch<K, V, F>(
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => cache.apply(&kind, event, &parse),
+            // A watch's place in history is gone: it lists anew.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                debug!(kind, "the watch starts anew");
+            }
             // The watcher itself goes on, after a growing delay.
             Err(error) => warn!(
                 kind,

@@ -18,12 +18,14 @@ use tracing::{info, warn};
 use crate::causes::whole;
 use crate::cluster::Cluster;
 use crate::dataplanes::Dataplanes;
+use crate::delays::Delays;
+use crate::events::Events;
 use crate::http::Health;
 use crate::metrics::{Gauges, Metrics};
 use crate::plan::{Kind, Write, plan};
 use crate::secrets;
 use crate::snapshot::{Link, Snapshot};
-use crate::writer::{Delays, WriteError, Writer};
+use crate::writer::{FIELD_MANAGER, WriteError, Writer};
 
 /// Two plans are at least this far apart, so that a burst of changes is one plan.
 const PLAN_INTERVAL_MIN: Duration = Duration::from_millis(5);
@@ -33,6 +35,9 @@ const PLAN_INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 /// Writes to the API under way at once.
 const WRITES_AT_ONCE: usize = 32;
+
+/// Writes in one turn of the loop, so that a flood of them does not keep the nodes from their states.
+const WRITES_PER_TURN: usize = 256;
 
 /// What the main loop needs.
 #[derive(Clone)]
@@ -61,13 +66,14 @@ pub async fn lead(context: Context) -> Infallible {
         context.metrics.clone(),
     ));
     let cluster = Cluster::start(&context.client, &context.namespace, &wake, &mut tasks);
-    let (writer, events) = Writer::new(
+    let (events, publisher) = Events::new(
         context.client.clone(),
-        cluster.clone(),
+        FIELD_MANAGER,
         &context.identity,
         context.metrics.clone(),
     );
-    tasks.spawn(events);
+    tasks.spawn(publisher);
+    let writer = Writer::new(context.client.clone(), cluster.clone(), events);
     while !cluster.is_listed() {
         context.health.turned();
         let _ = tokio::time::timeout(PLAN_INTERVAL_MAX, wake.notified()).await;
@@ -118,7 +124,7 @@ async fn write_all(
 ) -> usize {
     let now = Instant::now();
     let due = writes.into_iter().filter(|w| delays.allow(&w.object, now));
-    let due: Vec<Write> = due.collect();
+    let due: Vec<Write> = due.take(WRITES_PER_TURN).collect();
     let results: Vec<(Write, Result<(), WriteError>)> = stream::iter(due)
         .map(|write| async {
             let result = writer.write(&write).await;

@@ -54,13 +54,7 @@ pub(super) fn decide<'a>(
         )
     };
     let mut new = status(index, attachment, place.as_ref(), &old);
-    let verdict = ready(
-        index,
-        applied,
-        attachment,
-        namespace.map(AsRef::as_ref),
-        &new,
-    );
+    let verdict = ready(index, applied, attachment, namespace.map(AsRef::as_ref));
     new.conditions = match verdict {
         Some(verdict) => vec![condition(READY, verdict)],
         None => old
@@ -170,9 +164,6 @@ fn status<'a>(
     let Some(place) = place else { return new };
     let node = attachment.spec.node.as_str();
     new.host_nqn = host_nqn(index, attachment).map(Into::into).or(new.host_nqn);
-    let Some(target) = index.snapshot.live_report(place.node) else {
-        return new;
-    };
     let own = node == place.node;
     new.transport = Some("tcp".into());
     new.reason = Some(if own {
@@ -181,19 +172,68 @@ fn status<'a>(
     } else {
         "NVMe/TCP: the transport that both nodes have".into()
     });
-    // Without the initiator's word, what it said last stays.
-    let device = match index.snapshot.live_report(node) {
-        Some(_) => index.attachment_report(node, place.uuid),
-        None => return new,
-    };
-    new.attach_method = device.map(|d| d.method.clone());
-    new.device = device.map(|d| d.device.clone());
-    new.paths = portals(target)
+    let initiator_speaks = index.snapshot.live_report(node).is_some();
+    let device = index.attachment_report(node, place.uuid);
+    if initiator_speaks {
+        new.attach_method = device.map(|d| d.method.clone());
+        new.device = device.map(|d| d.device.clone());
+    }
+    new.paths = path_portals(index, place, device, old)
         .into_iter()
-        .filter(|p| p.transport == "tcp")
-        .map(|p| path_status(p, device))
+        .map(|at| {
+            let before = old.paths.iter().find(|p| is_at(p, &at));
+            match (initiator_speaks, before) {
+                // Without the initiator's word, what it said last stays.
+                (false, Some(before)) => before.clone(),
+                (true, _) | (false, None) => path_status(at, device),
+            }
+        })
         .collect();
     new
+}
+
+/// Where the volume can be reached: the target's portals, or those it had while it is away, and whatever the
+/// initiator connects to.
+fn path_portals(
+    index: &Index<'_>,
+    place: &Placement<'_>,
+    device: Option<&AttachmentReport>,
+    old: &NVMeAttachmentStatus,
+) -> Vec<Portal> {
+    let mut all = tcp_portals(index, place.node);
+    if all.is_empty() {
+        all = old
+            .paths
+            .iter()
+            .map(|p| Portal {
+                transport: p.transport.clone(),
+                address: p.address.clone(),
+                port: p.port,
+            })
+            .collect();
+    }
+    let in_use = device.into_iter().flat_map(|d| &d.paths);
+    for at in in_use.filter_map(|p| p.portal.as_ref().and_then(portal)) {
+        if !all.contains(&at) {
+            all.push(at);
+        }
+    }
+    all
+}
+
+/// The NVMe/TCP portals of a node that listen now.
+fn tcp_portals(index: &Index<'_>, node: &str) -> Vec<Portal> {
+    let mut all = index
+        .snapshot
+        .live_report(node)
+        .map(portals)
+        .unwrap_or_default();
+    all.retain(|p| p.transport == "tcp");
+    all
+}
+
+fn is_at(path: &PathStatus, at: &Portal) -> bool {
+    path.transport == at.transport && path.address == at.address && path.port == at.port
 }
 
 /// A path, with the state that the initiator gives it.
@@ -225,7 +265,6 @@ fn ready<'a>(
     applied: &Applied<'a>,
     attachment: &'a NVMeAttachment,
     namespace: Option<&'a NVMeNamespace>,
-    new: &NVMeAttachmentStatus,
 ) -> Option<Verdict> {
     let volume = &attachment.spec.namespace;
     let node = &attachment.spec.node;
@@ -269,7 +308,7 @@ fn ready<'a>(
             format!("node {node} cannot use NVMe/TCP: its dataplane offers no such transport");
         return Some((Status::False, reason::NO_COMMON_TRANSPORT, message));
     }
-    if new.paths.is_empty() && index.snapshot.live_report(node).is_some() {
+    if tcp_portals(index, place.node).is_empty() {
         let message = format!("no NVMe/TCP portal of node {} listens", place.node);
         return Some((Status::False, reason::PORTAL_DOWN, message));
     }
