@@ -11,8 +11,12 @@
 //!
 //! Assumed: root, and (for FUSE) /dev/fuse and loop devices.
 //!
-//! Left out: with FUSE, a device does not survive the death of its daemon: its I/O fails from then on, and it
-//! is made again by the next daemon once nothing uses the old one any more.
+//! With FUSE, a device outlives its daemon where a [`holder`] keeps the connection to the kernel and that is Linux 6.9
+//! or newer. Otherwise its I/O fails from then on, and it is made again by the next daemon once nothing uses the old
+//! one any more.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 
 mod error;
 mod loopdev;
@@ -22,6 +26,7 @@ mod names;
 mod spec;
 
 pub mod fuse;
+pub mod holder;
 pub mod kernel;
 
 pub use error::AttachError;
@@ -32,13 +37,21 @@ pub use spec::{
     PathState, PathStatus, Spec,
 };
 
-/// Every method of this build, best first, for [`Manager::open`].
+/// Every method of this build, best first, for [`Manager::open`]. `held`, if there is a holder: it and what it kept for
+/// the daemon before this one.
 ///
 /// # Errors
 /// [`AttachError::Io`] when a method's own resources cannot be had.
-pub fn default_methods(host: &HostIdentity) -> Result<Vec<Box<dyn Method>>, AttachError> {
+pub fn default_methods(
+    host: &HostIdentity,
+    held: Option<(holder::Holder, HashMap<String, OwnedFd>)>,
+) -> Result<Vec<Box<dyn Method>>, AttachError> {
+    let mut fuse = fuse::FuseMethod::new(host.clone());
+    if let Some((holder, held)) = held {
+        fuse = fuse.held_by(holder, held);
+    }
     Ok(vec![
         Box::new(kernel::KernelMethod::new(host.clone())),
-        Box::new(fuse::FuseMethod::new(host.clone())),
+        Box::new(fuse),
     ])
 }

@@ -213,7 +213,7 @@ fn io_waits_over_broken_connections() {
                     let mut back = Aligned::new(32 * BLOCK, 0);
                     file.read_exact_at(back.bytes(), at).expect("no error");
                     assert!(back.bytes() == data.bytes());
-                    if round % 8 == 0 {
+                    if round.is_multiple_of(8) {
                         file.sync_data().expect("no error");
                     }
                 }

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::{self, Config};
 use crate::control::{self, Node};
+use crate::hold;
 use crate::http::{self, Answer};
 use crate::identity::{self, Identity};
 use crate::keeper::Keeper;
@@ -68,7 +69,7 @@ fn attachments(state_dir: &Path, identity: &Identity) -> anyhow::Result<Arc<Mana
         nqn: identity.nqn.clone(),
         id: identity.id,
     };
-    let methods = roadstead_attach::default_methods(&host)?;
+    let methods = roadstead_attach::default_methods(&host, hold::held()?)?;
     let manager = Arc::new(Manager::open(state_dir.join(ATTACHMENTS), methods)?);
     manager.restore_in_background()?;
     Ok(manager)

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod daemon;
 mod desired;
+mod hold;
 mod http;
 mod identity;
 mod keeper;
@@ -33,6 +34,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let arguments = settings::Arguments::parse();
     let (check, log_format) = (arguments.check, arguments.log_format);
+    let hold = hold::wanted(arguments.hold);
     let settings = match arguments.settle() {
         Ok(settings) => settings,
         Err(error) => {
@@ -47,8 +49,13 @@ fn main() -> ExitCode {
     log_to_stderr(log_format);
     // Sockets, state and drives' files are the owner's alone, from the first moment on.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    match daemon::run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = if hold {
+        hold::run()
+    } else {
+        daemon::run(settings).map(|()| ExitCode::SUCCESS)
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE

@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     /// Threads that do I/O, one a core [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(REACTORS_MAX)))]
     reactors: Option<u32>,
+    /// Stay as a holder and start the daemon as a process of its own: attached devices outlive its death.
+    #[arg(long)]
+    pub(crate) hold: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -2,7 +2,8 @@
 //!
 //! The loop device uses direct I/O on the file, so data is cached once, above the loop device. Reads, writes,
 //! flushes, discards and writes of zeroes become the NVMe commands of the same name. I/O waits while the
-//! target cannot be reached, up to the attachment's time-out.
+//! target cannot be reached, up to the attachment's time-out; and, with a [`Holder`](crate::holder::Holder), while
+//! the daemon is away: the next one takes the connection to the kernel up and answers what was not answered.
 
 mod mount;
 mod server;
@@ -11,7 +12,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ use roadstead_initiator::{
 use roadstead_ring::ReactorConfig;
 use tracing::{info, warn};
 
+use crate::holder::Holder;
 use crate::loopdev;
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
@@ -46,6 +48,9 @@ struct Attached {
 pub struct FuseMethod {
     host: HostIdentity,
     run_dir: PathBuf,
+    holder: Option<Holder>,
+    /// Connections of the daemon before this one, by attachment, until they are taken up.
+    held: Mutex<HashMap<String, OwnedFd>>,
     initiator: Mutex<Option<Arc<Initiator>>>,
     table: Mutex<HashMap<String, Attached>>,
 }
@@ -61,9 +66,23 @@ impl FuseMethod {
         Self {
             host,
             run_dir,
+            holder: None,
+            held: Mutex::new(HashMap::new()),
             initiator: Mutex::new(None),
             table: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Has connections kept by `holder`, and takes up those that it kept for the daemon before this one.
+    #[must_use]
+    pub fn held_by(mut self, holder: Holder, held: HashMap<String, OwnedFd>) -> Self {
+        self.holder = Some(holder);
+        self.held = Mutex::new(held);
+        self
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Attached>> {
@@ -132,6 +151,11 @@ impl FuseMethod {
     /// Unmounts and disconnects, when no loop device is left.
     fn end(&self, spec: &Spec) -> Result<(), AttachError> {
         mount::unmount(&self.run_dir.join(&spec.id))?;
+        self.held().remove(&spec.id);
+        if let Some(holder) = &self.holder {
+            let release = holder.release(&spec.id);
+            release.map_err(AttachError::io("tell the holder to let a device go"))?;
+        }
         let attached = self.table().remove(&spec.id);
         if let Some(attached) = attached {
             attached.namespace.close();
@@ -144,7 +168,11 @@ impl FuseMethod {
     fn make(&self, spec: &Spec, namespace: &Namespace) -> Result<Attached, AttachError> {
         let dir = self.run_dir.join(&spec.id);
         let fuse = mount::mount(&dir)?;
-        let thread = match self.serve(spec, namespace, fuse) {
+        let held = self.holder.as_ref().map_or(Ok(()), |holder| {
+            let hold = holder.hold(&spec.id, &fuse);
+            hold.map_err(AttachError::io("have the holder keep a device"))
+        });
+        let thread = match held.and_then(|()| self.serve(spec, namespace, fuse)) {
             Ok(thread) => thread,
             Err(error) => {
                 give_up(spec, mount::unmount(&dir));
@@ -166,22 +194,51 @@ impl FuseMethod {
         }
     }
 
+    /// Goes on where the daemon before this one died: its loop device is there and in use, requests wait.
+    fn take_up(
+        &self,
+        spec: &Spec,
+        device: PathBuf,
+        fuse: &OwnedFd,
+    ) -> Result<Attached, AttachError> {
+        let namespace = self.connect(spec)?;
+        let fuse = fuse.try_clone();
+        let served = fuse
+            .map_err(AttachError::io("copy a descriptor"))
+            .and_then(|fuse| {
+                let read_only = is_read_only(spec, &namespace);
+                let server = Server::new(fuse, namespace.clone(), file_name(spec), read_only);
+                let resend = server.ask_again();
+                resend.map_err(AttachError::io("ask the kernel for unanswered requests"))?;
+                start(server)
+            });
+        match served {
+            Ok(thread) => Ok(Attached {
+                namespace,
+                paths: spec.paths.clone(),
+                device,
+                thread,
+            }),
+            Err(error) => {
+                namespace.close();
+                Err(error)
+            }
+        }
+    }
+
     fn serve(
         &self,
         spec: &Spec,
         namespace: &Namespace,
-        fuse: std::os::fd::OwnedFd,
+        fuse: OwnedFd,
     ) -> Result<JoinHandle<()>, AttachError> {
         let read_only = is_read_only(spec, namespace);
-        let server = Server::new(fuse, namespace.clone(), file_name(spec), read_only);
-        let run = move || {
-            set_io_flusher();
-            server.run();
-        };
-        std::thread::Builder::new()
-            .name("fuse".into())
-            .spawn(run)
-            .map_err(AttachError::io("start a thread for a FUSE file"))
+        start(Server::new(
+            fuse,
+            namespace.clone(),
+            file_name(spec),
+            read_only,
+        ))
     }
 
     fn loop_device(
@@ -228,6 +285,19 @@ impl Method for FuseMethod {
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
         if let Some(device) = self.device(spec) {
             return Ok(device);
+        }
+        let held = self.held().remove(&spec.id);
+        let device = loopdev::find(Path::new(SYSFS), &file_name(spec)).pop();
+        if let (Some(fuse), Some(device)) = (held, device) {
+            let attached = self.take_up(spec, device, &fuse).inspect_err(|_| {
+                self.held().insert(spec.id.clone(), fuse);
+            })?;
+            info!(id = spec.id, device = %attached.device.display(), "taken up again");
+            let device = self.device_of(&attached);
+            self.table().insert(spec.id.clone(), attached);
+            return device.ok_or_else(|| AttachError::Unknown {
+                id: spec.id.clone(),
+            });
         }
         self.clean(spec)?;
         let namespace = self.connect(spec)?;
@@ -312,6 +382,18 @@ fn give_up(spec: &Spec, result: Result<(), AttachError>) {
     if let Err(error) = result {
         warn!(id = spec.id, %error, "cannot clean up after a failed attach");
     }
+}
+
+/// A thread that serves a FUSE connection until it is unmounted.
+fn start(server: Server<Namespace>) -> Result<JoinHandle<()>, AttachError> {
+    let run = move || {
+        set_io_flusher();
+        server.run();
+    };
+    std::thread::Builder::new()
+        .name("fuse".into())
+        .spawn(run)
+        .map_err(AttachError::io("start a thread for a FUSE file"))
 }
 
 fn join(spec: &Spec, thread: JoinHandle<()>) {

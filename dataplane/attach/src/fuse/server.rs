@@ -15,8 +15,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::volume::Volume;
 use super::wire::{
-    Attr, AttrOut, EntryOut, FallocateIn, InHeader, InitIn, InitOut, MAJOR, MINOR, NODE_FILE,
-    NODE_ROOT, OpenOut, OutHeader, StatfsOut, TransferIn, WriteOut, falloc, init, op, open,
+    Attr, AttrOut, EntryOut, FallocateIn, HEADER_BYTES, InHeader, InitIn, InitOut, MAJOR, MINOR,
+    NODE_FILE, NODE_ROOT, NOTIFY_RESEND, OpenOut, OutHeader, StatfsOut, TransferIn, WriteOut,
+    falloc, init, op, open,
 };
 
 /// Most data of one request.
@@ -58,6 +59,18 @@ impl<V: Volume> Server<V> {
             file_name,
             read_only,
         }
+    }
+
+    /// Asks the kernel for every request again that was read from this connection and not answered: the one who
+    /// read them is gone. Linux 6.9.
+    pub(super) fn ask_again(&self) -> io::Result<()> {
+        let header = OutHeader {
+            len: HEADER_BYTES,
+            error: NOTIFY_RESEND,
+            unique: 0,
+        };
+        rustix::io::write(&*self.device, header.as_bytes())?;
+        Ok(())
     }
 
     /// Serves until the file system is unmounted.

@@ -12,6 +12,12 @@ pub(super) const NODE_ROOT: u64 = 1;
 /// The file's node.
 pub(super) const NODE_FILE: u64 = 2;
 
+/// Bytes of an [`OutHeader`].
+pub(super) const HEADER_BYTES: u32 = 16;
+
+/// In the place of an error, with no request's number: resend what is unanswered (`FUSE_NOTIFY_RESEND`).
+pub(super) const NOTIFY_RESEND: i32 = 7;
+
 /// Request codes.
 pub(super) mod op {
     pub(in super::super) const LOOKUP: u32 = 1;

@@ -1,0 +1,186 @@
+//! `roadsteadd --hold`: a process that starts the daemon, keeps its block devices alive, and starts it again.
+//!
+//! It does nothing that could fail: no socket to the outside, no I/O. What it keeps is described in
+//! [`roadstead_attach::holder`]. While it keeps nothing, the end of the daemon is its own end, and whoever started it
+//! sees how; while it keeps devices that pods use, it starts the daemon again. SIGTERM, SIGINT and SIGHUP go to the
+//! daemon, and after a SIGTERM or SIGINT nothing is started again.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use roadstead_attach::holder::{Holder, Message, hand_over, kernel_resends, receive};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::EXIT_USAGE;
+
+/// Tells the daemon that its standard input leads to a holder.
+const VARIABLE: &str = "ROADSTEADD_HELD";
+/// Name of the process in lists, so that nobody takes it for the daemon.
+const PROCESS_NAME: &std::ffi::CStr = c"roadstead-hold";
+/// First pause before the daemon is started again; doubled up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A daemon that ran for so long starts at once the next time.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// Whether this process shall hold, and was not started by one that does.
+pub(crate) fn wanted(hold: bool) -> bool {
+    hold && std::env::var_os(VARIABLE).is_none()
+}
+
+/// What the holder of this daemon kept; none without a holder.
+///
+/// # Errors
+/// When the holder is gone.
+pub(crate) fn held() -> anyhow::Result<Option<(Holder, HashMap<String, OwnedFd>)>> {
+    if std::env::var_os(VARIABLE).is_none() {
+        return Ok(None);
+    }
+    // Without the holder there is nobody to hand over to, and nobody who passes signals on.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let release = rustix::system::uname();
+    if !kernel_resends(&release.release().to_string_lossy()) {
+        tracing::info!("this kernel cannot hand a FUSE device to a new daemon: nothing is held");
+        return Ok(None);
+    }
+    let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let (holder, held) = Holder::connect(socket).context("taking over from the holder")?;
+    Ok(Some((holder, held)))
+}
+
+/// Runs as the holder.
+///
+/// # Errors
+/// When the daemon cannot be started.
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    rustix::thread::set_name(PROCESS_NAME)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(hold())
+}
+
+/// How one daemon ended.
+struct Ended {
+    status: ExitStatus,
+    /// Somebody asked for the end.
+    asked: bool,
+}
+
+async fn hold() -> anyhow::Result<ExitCode> {
+    let mut kept = HashMap::new();
+    let mut pause = PAUSE_MIN;
+    loop {
+        let since = Instant::now();
+        let ended = one_daemon(&mut kept).await?;
+        let usage = ended.status.code() == Some(i32::from(EXIT_USAGE));
+        if ended.asked || usage || kept.is_empty() {
+            return Ok(exit_code(ended.status));
+        }
+        tracing::warn!(
+            status = %ended.status,
+            devices = kept.len(),
+            "the daemon ended; its devices wait and it is started again"
+        );
+        pause = if since.elapsed() > STEADY {
+            PAUSE_MIN
+        } else {
+            (pause * 2).min(PAUSE_MAX)
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// As a shell would tell it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let number = status.code().or(status.signal().map(|s| 128 + s));
+    ExitCode::from(number.and_then(|n| u8::try_from(n).ok()).unwrap_or(1))
+}
+
+/// Starts a daemon and serves it until it has ended.
+async fn one_daemon(kept: &mut HashMap<String, OwnedFd>) -> anyhow::Result<Ended> {
+    let (ours, its) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let program = std::env::current_exe().context("finding this program")?;
+    let mut child = Command::new(&program)
+        .args(std::env::args_os().skip(1))
+        .env(VARIABLE, "1")
+        .stdin(Stdio::from(its))
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))?;
+    // A daemon that dies at once takes nothing over; what it sent is read below all the same.
+    let _ = hand_over(&ours, kept);
+    let mut messages = listen(ours)?;
+    let mut asked = false;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut listening = true;
+    loop {
+        tokio::select! {
+            message = messages.recv(), if listening => listening = keep(kept, message),
+            _ = terminate.recv() => { asked = true; pass_on(&child, Signal::TERM); }
+            _ = interrupt.recv() => { asked = true; pass_on(&child, Signal::INT); }
+            _ = hang_up.recv() => pass_on(&child, Signal::HUP),
+            // Only after its last message, which may say what to keep.
+            status = child.wait(), if !listening => return Ok(Ended { status: status?, asked }),
+        }
+    }
+}
+
+/// Everything that the daemon says, until it says no more.
+fn listen(socket: OwnedFd) -> std::io::Result<mpsc::UnboundedReceiver<Message>> {
+    let (give, messages) = mpsc::unbounded_channel();
+    let run = move || {
+        loop {
+            match receive(&socket) {
+                Ok(Some(message)) => {
+                    if give.send(message).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    tracing::error!(%error, "the daemon said what makes no sense");
+                }
+                _ => return,
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("listen".to_owned())
+        .spawn(run)?;
+    Ok(messages)
+}
+
+/// Does what the daemon says. False: it says no more.
+fn keep(kept: &mut HashMap<String, OwnedFd>, message: Option<Message>) -> bool {
+    match message {
+        Some(Message::Hold { id, connection }) => drop(kept.insert(id, connection)),
+        Some(Message::Release { id }) => drop(kept.remove(&id)),
+        Some(Message::Ready) => {}
+        None => return false,
+    }
+    true
+}
+
+fn pass_on(child: &Child, signal: Signal) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = pid.and_then(Pid::from_raw) {
+        // It has ended already if this fails.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
