@@ -18,6 +18,13 @@ impl Bitmap {
         }
     }
 
+    /// Extents are added at the end; they are not in the set. It never gets smaller.
+    pub(crate) fn grow(&mut self, len: u32) {
+        self.len = self.len.max(len);
+        self.words
+            .resize(index(u64::from(self.len).div_ceil(64)), 0);
+    }
+
     fn place(extent: u32) -> (usize, u64) {
         (index(u64::from(extent / 64)), 1 << (extent % 64))
     }

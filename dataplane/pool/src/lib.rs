@@ -26,6 +26,40 @@
 //! A sector of 512 bytes is written whole or not at all; a completed sync means durable; the drive returns
 //! what was written or an error (checksums of data are a layer above).
 //!
+//! # How a reactor uses it
+//! ```
+//! # use std::sync::Arc;
+//! # use roadstead_pool::{BlockSize, Command, DriveThread, OpenOptions, Pool, VolumeSpec, media::MemoryMedia};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let media = Arc::new(MemoryMedia::new(64 << 20));
+//! let pool = Pool::open_or_format(media, &OpenOptions::new("target-1"))?;
+//! let drive = DriveThread::start(pool, "drive")?;
+//! let volume = drive.handle().create_volume(VolumeSpec {
+//!     uuid: uuid::Uuid::new_v4(),
+//!     name: "data".to_owned(),
+//!     size_bytes: 16 << 20,
+//!     block_size: BlockSize::B4096,
+//!     created_unix_s: 0,
+//! })?;
+//! // A write into a hole: ask for extents; the answer wakes the reactor (here the caller waits).
+//! let extents = volume.extents_of(8192, 4096);
+//! drive.handle().call(|reply| Command::Allocate(volume.uuid(), extents, reply))?;
+//! // Then, as for every I/O: count in, look up, read or write the drive, count out.
+//! let reader = volume.reader();
+//! let io = reader.begin();
+//! for piece in reader.lookup(&io, 8192, 4096)? {
+//!     assert!(piece.drive_offset.is_some());
+//! }
+//! reader.end(io);
+//! // Flush: ticket, sync the drive, hand the ticket back.
+//! let ticket = volume.sync_ticket();
+//! volume.synced(ticket);
+//! assert!(volume.map_is_durable());
+//! # drive.close();
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Left out
 //! Snapshots, shrinking, moving volumes between drives, pools over several drives.
 
@@ -44,6 +78,7 @@ mod reader;
 mod recover;
 mod reserve;
 mod shared;
+mod space;
 mod state;
 mod store;
 mod volume;
@@ -53,8 +88,9 @@ pub use drive::{Command, DriveHandle, DriveThread, Rejected, Reply};
 pub use error::{Fault, FaultKind, OpenError, PoolError};
 pub use media::Media;
 pub use open::OpenOptions;
-pub use pool::{ExtentRequest, Outcome, Pool};
+pub use pool::Pool;
 pub use reader::{InFlight, LookupError, Segment, Segments, VolumeReader};
 pub use reserve::GraceToken;
 pub use shared::{PoolStats, SyncTicket};
+pub use space::{ExtentRequest, Outcome};
 pub use volume::{BlockSize, Volume, VolumeSpec};

@@ -1,5 +1,6 @@
 //! Takes a drive: reads its label, opens the pool on it, or makes one.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -122,6 +123,15 @@ fn size_of(media: &dyn Media) -> Result<u64, OpenError> {
     })
 }
 
+/// One after the other, each synced before the next: a power cut damages one at most.
+pub(crate) fn write_labels(media: &dyn Media, label: &Label) -> io::Result<()> {
+    for (copy, offset) in (0..).zip(label.geometry.label_offsets()) {
+        media.write_at(offset, label.encode(copy).as_bytes())?;
+        media.sync()?;
+    }
+    Ok(())
+}
+
 struct Drive {
     media: Arc<dyn Media>,
     size_bytes: u64,
@@ -132,7 +142,7 @@ impl Drive {
         self.media.path().to_owned()
     }
 
-    fn io(&self, doing: &'static str, source: std::io::Error) -> OpenError {
+    fn io(&self, doing: &'static str, source: io::Error) -> OpenError {
         OpenError::Io {
             path: self.path(),
             doing,
@@ -242,13 +252,13 @@ impl Drive {
             Damage::Unreadable(e) => self.io("reading the journal", e),
             other => self.corrupt(other.to_string()),
         })?;
-        self.renew_labels(label, geometry)?;
+        let label = self.renew_labels(label, geometry)?;
         let last_seq = found.at.next_seq.saturating_sub(1);
         let mut store = Store::new(Arc::clone(&self.media), Arc::clone(&shared), found.at);
         let failed = |fault: Fault| OpenError::Io {
             path: self.path(),
             doing: fault.doing,
-            source: std::io::Error::other(fault.detail),
+            source: io::Error::other(fault.detail),
         };
         store.checkpoint(&found.state, found.old).map_err(failed)?;
         if found.old == OldHalf::IsNot || found.at.generation == FIRST_GENERATION {
@@ -260,27 +270,29 @@ impl Drive {
         shared.set_issued(last_seq);
         shared.synced(shared.sync_ticket());
         let reserve = Reserve::new(Arc::clone(&shared), found.state.mapped());
-        Ok(Pool::new(self.media, shared, found.state, store, reserve))
+        Ok(Pool {
+            media: self.media,
+            shared,
+            state: found.state,
+            store,
+            reserve,
+            label,
+        })
     }
 
-    /// Writes the label anew where it is not as it should be, or everywhere when the medium has grown.
-    fn renew_labels(&self, mut label: Label, geometry: Geometry) -> Result<(), OpenError> {
+    /// The label as it should be; written where it is not, or everywhere when the medium has grown.
+    fn renew_labels(&self, mut label: Label, geometry: Geometry) -> Result<Label, OpenError> {
         let good = |found: &Found| matches!(found, Found::Label(l) if **l == label);
-        if geometry == label.geometry && self.copies().iter().all(good) {
-            return Ok(());
+        if geometry != label.geometry || !self.copies().iter().all(good) {
+            label.geometry = geometry;
+            label.generation += 1;
+            self.write_labels(&label)?;
         }
-        label.geometry = geometry;
-        label.generation += 1;
-        self.write_labels(&label)
+        Ok(label)
     }
 
-    /// One after the other, each synced before the next: a power cut damages one at most.
     fn write_labels(&self, label: &Label) -> Result<(), OpenError> {
-        for (copy, offset) in (0..).zip(label.geometry.label_offsets()) {
-            self.write(offset, &label.encode(copy))?;
-            self.sync()?;
-        }
-        Ok(())
+        write_labels(&*self.media, label).map_err(|e| self.io("writing the label", e))
     }
 
     fn write(&self, offset: u64, blocks: &Blocks) -> Result<(), OpenError> {

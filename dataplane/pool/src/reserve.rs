@@ -50,6 +50,11 @@ impl Reserve {
         }
     }
 
+    /// The drive has so many extents from now on; the new ones are free.
+    pub(crate) fn grow_drive(&mut self, extents: u32) {
+        self.taken.grow(extents);
+    }
+
     pub(crate) fn clean_count(&self) -> usize {
         self.clean.len()
     }

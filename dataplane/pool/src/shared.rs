@@ -43,7 +43,9 @@ pub struct PoolStats {
 pub(crate) struct PoolShared {
     pub(crate) pool_uuid: Uuid,
     pub(crate) drive_uuid: Uuid,
+    /// As the pool was opened; the number of extents may have grown since.
     pub(crate) geometry: Geometry,
+    extent_count: AtomicU32,
     /// Sequence number of the last journal batch that was written; its extents may be published.
     issued: AtomicU64,
     /// Sequence number of the last journal batch known to be durable.
@@ -63,6 +65,7 @@ impl PoolShared {
             pool_uuid,
             drive_uuid,
             geometry,
+            extent_count: AtomicU32::new(geometry.extent_count),
             issued: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             fault: OnceLock::new(),
@@ -73,6 +76,14 @@ impl PoolShared {
             limbo_extents: AtomicU32::new(0),
             volumes: AtomicU32::new(0),
         }
+    }
+
+    pub(crate) fn extent_count(&self) -> u32 {
+        self.extent_count.load(SeqCst)
+    }
+
+    pub(crate) fn set_extent_count(&self, extents: u32) {
+        self.extent_count.store(extents, SeqCst);
     }
 
     pub(crate) fn sync_ticket(&self) -> SyncTicket {
@@ -109,7 +120,7 @@ impl PoolShared {
     pub(crate) fn stats(&self) -> PoolStats {
         let extent_bytes = self.geometry.extent_bytes;
         let bytes = |extents: u64| extents.saturating_mul(extent_bytes);
-        let capacity = u64::from(self.geometry.extent_count);
+        let capacity = u64::from(self.extent_count());
         PoolStats {
             pool_uuid: self.pool_uuid,
             drive_uuid: self.drive_uuid,

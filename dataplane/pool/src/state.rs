@@ -36,7 +36,7 @@ impl State {
         shared.reserved_extents.store(0, SeqCst);
         shared.mapped_extents.store(0, SeqCst);
         shared.volumes.store(0, SeqCst);
-        let mapped = Bitmap::new(shared.geometry.extent_count);
+        let mapped = Bitmap::new(shared.extent_count());
         Self {
             shared,
             volumes: BTreeMap::new(),
@@ -57,6 +57,12 @@ impl State {
         &self.mapped
     }
 
+    /// The drive has so many extents from now on.
+    pub(crate) fn grow_drive(&mut self, extents: u32) {
+        self.mapped.grow(extents);
+        self.shared.set_extent_count(extents);
+    }
+
     pub(crate) fn extents_for(&self, bytes: u64) -> u64 {
         u64::from(extents_for(
             bytes,
@@ -66,7 +72,7 @@ impl State {
 
     /// Extents that no volume has a claim on, mapped or not.
     pub(crate) fn unreserved(&self) -> u64 {
-        u64::from(self.shared.geometry.extent_count)
+        u64::from(self.shared.extent_count())
             .saturating_sub(self.shared.reserved_extents.load(SeqCst))
     }
 
@@ -157,7 +163,7 @@ impl State {
                 .ok_or(Contradiction("a run overflows"))?;
             if run.count == 0
                 || end > volume.extent_count()
-                || physical_end > self.shared.geometry.extent_count
+                || physical_end > self.shared.extent_count()
             {
                 return Err(Contradiction("a run is outside the volume or the drive"));
             }

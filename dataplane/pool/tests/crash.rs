@@ -26,6 +26,9 @@ enum Op {
         extents: u64,
         short_by: u64,
     },
+    GrowDrive {
+        extents: u64,
+    },
     Grow {
         pick: u32,
         by_sectors: u64,
@@ -60,6 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => (1u64..20, 0u64..128).prop_map(|(extents, short_by)| Op::Create { extents, short_by }),
         1 => (any::<u32>(), 1u64..300).prop_map(|(pick, by_sectors)| Op::Grow { pick, by_sectors }),
+        1 => (1u64..4).prop_map(|extents| Op::GrowDrive { extents }),
         1 => any::<u32>().prop_map(|pick| Op::Delete { pick }),
         12 => (any::<u32>(), any::<u64>(), 1u64..200)
             .prop_map(|(pick, sector, count)| Op::Write { pick, sector, count }),
@@ -77,6 +81,7 @@ fn op() -> impl Strategy<Value = Op> {
 fn run(rig: &mut Rig, op: &Op, random: &mut Random) -> Result<(), PowerCut> {
     match *op {
         Op::Create { extents, short_by } => rig.create(extents, short_by),
+        Op::GrowDrive { extents } => rig.grow_drive(extents),
         Op::Grow { pick, by_sectors } => rig.pick(pick).map_or(Ok(()), |v| rig.grow(v, by_sectors)),
         Op::Delete { pick } => rig.pick(pick).map_or(Ok(()), |v| rig.delete(v)),
         Op::Write {

@@ -257,3 +257,57 @@ fn an_allocation_that_waits_is_answered_when_the_drive_fails() {
     reader.end(io);
     drive.close();
 }
+
+#[test]
+fn a_drive_grows_while_it_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("drive");
+    let file = Arc::new(FileMedia::open_file(&path, 64 * MIB).unwrap());
+    let media: Arc<dyn Media> = file;
+    let drive = open(&media);
+    let before = drive.handle().stats();
+    let volume = drive
+        .handle()
+        .create_volume(spec("a", before.capacity_bytes))
+        .unwrap();
+    let refused = drive
+        .handle()
+        .grow_volume(volume.uuid(), before.capacity_bytes + MIB)
+        .unwrap_err();
+    assert_eq!(refused.reason(), "NoRoom");
+    for size in [100 * MIB, 10 * MIB] {
+        drive
+            .handle()
+            .call(|reply| Command::GrowDrive(size, reply))
+            .unwrap();
+        assert_eq!(
+            drive.handle().stats().capacity_bytes,
+            before.capacity_bytes + 36 * MIB
+        );
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 100 * MIB);
+    }
+    drive
+        .handle()
+        .grow_volume(volume.uuid(), before.capacity_bytes + 36 * MIB)
+        .unwrap();
+    let all = 0..volume.extent_count();
+    drive
+        .handle()
+        .call(|reply| Command::Allocate(volume.uuid(), all, reply))
+        .unwrap();
+    write(
+        &drive,
+        &*media,
+        &volume,
+        volume.size_bytes() - 4096,
+        &[3; 4096],
+    );
+    let (uuid, end) = (volume.uuid(), volume.size_bytes() - 4096);
+    drop(volume);
+    drive.close();
+    let drive = open(&media);
+    let volume = drive.handle().volume(uuid).unwrap();
+    assert_eq!(read(&*media, &volume, end, 4096), [3; 4096]);
+    assert_eq!(drive.handle().stats().free_bytes, 0);
+    drive.close();
+}

@@ -67,6 +67,8 @@ pub enum Command {
     Allocate(Uuid, Range<u32>, Reply<()>),
     /// Make extents of a volume holes ([`Volume::whole_extents`]); answered when they are.
     Deallocate(Uuid, Range<u32>, Reply<()>),
+    /// Use what the medium has grown by, after making a file at least so large, bytes; answered when durable.
+    GrowDrive(u64, Reply<()>),
     /// Make everything answered so far durable.
     Sync(Reply<()>),
     /// Find out whether the drive still answers.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::{Command, Directory, Reply, lock};
 use crate::grace::GraceCycle;
-use crate::pool::{ExtentRequest, Outcome, Pool};
+use crate::pool::Pool;
 use crate::reserve::GraceToken;
+use crate::space::{ExtentRequest, Outcome};
 
 /// Allocations that go into one journal batch at most.
 const MAX_GROUP: usize = 256;
@@ -134,6 +135,7 @@ impl Worker {
             Command::Deallocate(uuid, extents, reply) => {
                 reply.send(self.pool.deallocate(uuid, extents).map(drop));
             }
+            Command::GrowDrive(size_bytes, reply) => reply.send(self.pool.grow_drive(size_bytes)),
             Command::Sync(reply) => reply.send(self.pool.sync()),
             Command::Check(reply) => reply.send(self.pool.check_drive()),
             // Taken care of by the callers.

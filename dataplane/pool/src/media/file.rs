@@ -97,10 +97,6 @@ impl FileMedia {
             ));
         }
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-        if meta.len() < size_bytes {
-            file.set_len(size_bytes)?;
-            file.sync_all()?;
-        }
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
@@ -111,6 +107,7 @@ impl FileMedia {
             is_device: false,
             block_bytes: 512,
         };
+        media.grow(size_bytes)?;
         media.block_bytes = media.smallest_read()?;
         Ok(media)
     }
@@ -176,6 +173,14 @@ impl Media for FileMedia {
 
     fn size_bytes(&self) -> io::Result<u64> {
         (&self.file).seek(SeekFrom::End(0))
+    }
+
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        if self.is_device || self.size_bytes()? >= size_bytes {
+            return Ok(());
+        }
+        self.file.set_len(size_bytes)?;
+        self.file.sync_all()
     }
 
     fn block_bytes(&self) -> u32 {

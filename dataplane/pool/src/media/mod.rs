@@ -21,6 +21,12 @@ pub trait Media: Send + Sync {
     /// Its size now, bytes.
     fn size_bytes(&self) -> io::Result<u64>;
 
+    /// Makes it at least `size_bytes` large, if that is something that can be done to it; otherwise nothing.
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        let _ = size_bytes;
+        Ok(())
+    }
+
     /// The smallest piece that can be read or written, bytes: a volume's blocks must not be smaller.
     fn block_bytes(&self) -> u32;
 

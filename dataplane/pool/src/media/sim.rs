@@ -176,6 +176,18 @@ impl Media for SimMedia {
         Ok(self.inner().view.len() as u64)
     }
 
+    /// Durable at once.
+    fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        if inner.is_off {
+            return Err(power_failed());
+        }
+        let len = index(size_bytes).max(inner.view.len());
+        inner.view.resize(len, 0xee);
+        inner.durable.resize(len, 0xee);
+        Ok(())
+    }
+
     fn block_bytes(&self) -> u32 {
         512
     }

@@ -117,6 +117,16 @@ impl Rig {
         self.survived(result).map(drop)
     }
 
+    /// The drive itself gets larger by so many extents.
+    pub fn grow_drive(&mut self, extents: u64) -> Result<(), PowerCut> {
+        let before = self.pool.stats().capacity_bytes;
+        let size = self.sim.size_bytes().unwrap() + extents * EXTENT;
+        let result = self.pool.grow_drive(size);
+        self.survived(result)?;
+        assert_eq!(self.pool.stats().capacity_bytes, before + extents * EXTENT);
+        Ok(())
+    }
+
     pub fn grow(&mut self, uuid: Uuid, by_sectors: u64) -> Result<(), PowerCut> {
         let old = *self.model[&uuid].sizes.last().unwrap();
         let size_bytes = old + by_sectors * SECTOR;
