@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use io_uring::{opcode, types};
 use rustix::net::{
@@ -87,6 +88,10 @@ pub(crate) struct Listener {
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// A peer that vanished without a word is noticed after 30 + 3 * 10 s, also where no protocol above asks.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
 /// Unused send operations kept. Connections that have nothing to send own none.
 const SPARES_MAX: usize = 8;
 
@@ -207,8 +212,15 @@ impl Io {
     }
 
     fn insert_socket(&mut self, fd: OwnedFd, token: u64, state: State) -> Result<Key, RingError> {
-        sockopt::set_tcp_nodelay(&fd, true).map_err(|e| RingError::Socket {
-            what: "set TCP_NODELAY on",
+        let set_up = || {
+            sockopt::set_tcp_nodelay(&fd, true)?;
+            sockopt::set_socket_keepalive(&fd, true)?;
+            sockopt::set_tcp_keepidle(&fd, KEEPALIVE_IDLE)?;
+            sockopt::set_tcp_keepintvl(&fd, KEEPALIVE_INTERVAL)?;
+            sockopt::set_tcp_keepcnt(&fd, KEEPALIVE_PROBES)
+        };
+        set_up().map_err(|e| RingError::Socket {
+            what: "set the options of",
             source: e.into(),
         })?;
         if let Some(name) = &self.tcp_congestion {
