@@ -48,18 +48,12 @@ const LISTEN_DELAY_MAX: Duration = Duration::from_secs(20);
 pub(crate) enum Event {
     /// A new state.
     Desired(Desired),
-    /// A step on a drive has ended.
-    Done(Box<Done>),
+    /// Steps on a drive have ended.
+    Done(Box<steps::Done>),
     /// The drives that nothing uses, as just seen.
     Unused(Vec<v1::UnusedDrive>),
     /// End: nothing is changed any more.
     Stop,
-}
-
-/// How a step on a drive ended.
-pub(crate) struct Done {
-    action: Action,
-    result: Result<Option<Drive>, StepError>,
 }
 
 /// Why a step failed.
@@ -247,9 +241,7 @@ impl Reconciler {
                 .into_iter()
                 .partition(|action| action.drive().is_some());
             self.serve(on_server)?;
-            for action in on_drives {
-                self.start(action);
-            }
+            self.start(on_drives);
         }
     }
 

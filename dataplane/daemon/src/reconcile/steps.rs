@@ -2,95 +2,137 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use roadstead_pool::{BlockSize, Command, DriveHandle, PoolError, Reply, Volume, VolumeSpec};
 
 use super::drives::{self, Drive};
 use super::plan::{Action, OpenDrive, VolumeNow};
-use super::{Done, Event, Reconciler, StepError};
+use super::{Event, Reconciler, StepError};
 use crate::desired::{DriveSpec, Source};
 use crate::serve::ServeError;
 
-/// What a step on a drive does, and the drive that it opened.
-type Job = Box<dyn FnOnce() -> Result<Option<Drive>, StepError> + Send>;
+/// How long one thread changes volumes of a drive before it tells what was done: hosts get the first of many
+/// new volumes soon, and the plan is not made anew for each of them.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+
+/// How steps on a drive ended. Those that time did not allow are missing, and are planned again.
+pub(crate) struct Done {
+    drive: String,
+    opened: Option<Drive>,
+    results: Vec<(Action, Result<(), StepError>)>,
+}
+
+impl Done {
+    fn one(drive: String, action: Action, result: Result<(), StepError>) -> Self {
+        Self {
+            drive,
+            opened: None,
+            results: vec![(action, result)],
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() -> Done + Send>;
 
 impl Reconciler {
-    /// Starts a step on a drive, unless another one runs there.
-    pub(super) fn start(&mut self, action: Action) {
-        let Some(name) = action.drive().map(str::to_owned) else {
-            return;
-        };
-        if self.busy.contains(&name) {
+    /// Starts steps, given in their order, on the drives that nothing else works on.
+    pub(super) fn start(&mut self, actions: Vec<Action>) {
+        let mut by_drive: BTreeMap<String, Vec<Action>> = BTreeMap::new();
+        for action in actions {
+            let Some(drive) = action.drive().map(str::to_owned) else {
+                continue;
+            };
+            by_drive.entry(drive).or_default().push(action);
+        }
+        for (drive, actions) in by_drive {
+            self.start_on(drive, actions);
+        }
+    }
+
+    fn start_on(&mut self, drive: String, mut actions: Vec<Action>) {
+        if self.busy.contains(&drive) {
             return;
         }
-        let job: Job = match &action {
-            Action::OpenDrive(spec) => {
-                let (spec, known) = (spec.clone(), self.known.pool(&spec.name, &spec.owner));
-                Box::new(move || Ok(Some(drives::open(&spec, known)?)))
-            }
-            Action::CloseDrive(_) => {
-                let drive = self.drives.remove(&name);
-                self.observed.drives.remove(&name);
-                Box::new(move || {
-                    if let Some(drive) = drive {
-                        drive.close();
-                    }
-                    Ok(None)
-                })
-            }
-            change => {
-                let Some(handle) = self.drives.get(&name).map(|drive| drive.handle().clone())
-                else {
+        let first = actions.remove(0);
+        let job = match &first {
+            Action::OpenDrive(spec) => self.open_job(spec),
+            Action::CloseDrive(_) => self.close_job(&drive),
+            _ => {
+                let Some(open) = self.drives.get(&drive) else {
                     return;
                 };
-                let change = change.clone();
-                Box::new(move || change_volume(&change, &handle).map(|()| None))
+                actions.insert(0, first.clone());
+                volume_job(drive.clone(), open.handle().clone(), actions)
             }
         };
-        self.busy.insert(name);
+        self.busy.insert(drive.clone());
         let to_self = self.to_self.clone();
-        let step = action.clone();
         let run = move || {
-            let done = Done {
-                result: job(),
-                action: step,
-            };
             // Nobody waits any more if the daemon is stopping.
-            let _ = to_self.send(Event::Done(Box::new(done)));
+            let _ = to_self.send(Event::Done(Box::new(job())));
         };
         let thread = std::thread::Builder::new()
             .name("step".to_owned())
             .spawn(run);
         if let Err(error) = thread {
-            let done = Done {
-                action,
-                result: Err(StepError::Thread(error)),
-            };
+            let done = Done::one(drive, first, Err(StepError::Thread(error)));
             let _ = self.to_self.send(Event::Done(Box::new(done)));
         }
     }
 
-    pub(super) fn done(&mut self, done: Done) -> Result<(), ServeError> {
-        let Done { action, result } = done;
-        let Some(name) = action.drive().map(str::to_owned) else {
-            return Ok(());
-        };
-        self.busy.remove(&name);
-        match result {
-            Err(error) => self.failed(action, error),
-            Ok(opened) => {
-                self.failures.remove(&action);
-                if let (Some(drive), Action::OpenDrive(spec)) = (opened, &action) {
-                    self.opened(spec, drive)?;
-                }
-                self.look_at_volumes(&name);
-                self.log_change(&action);
-                if matches!(action, Action::GrowVolume { .. }) {
-                    // Hosts are told of the new size.
-                    self.server.set_exports(self.exports())?;
-                }
+    fn open_job(&self, spec: &DriveSpec) -> Job {
+        let spec = spec.clone();
+        let known = self.known.pool(&spec.name, &spec.owner);
+        Box::new(move || {
+            let (opened, result) = match drives::open(&spec, known) {
+                Ok(drive) => (Some(drive), Ok(())),
+                Err(error) => (None, Err(error.into())),
+            };
+            Done {
+                drive: spec.name.clone(),
+                opened,
+                results: vec![(Action::OpenDrive(spec), result)],
             }
+        })
+    }
+
+    fn close_job(&mut self, name: &str) -> Job {
+        let name = name.to_owned();
+        let drive = self.drives.remove(&name);
+        self.observed.drives.remove(&name);
+        Box::new(move || {
+            if let Some(drive) = drive {
+                drive.close();
+            }
+            Done::one(name.clone(), Action::CloseDrive(name), Ok(()))
+        })
+    }
+
+    pub(super) fn done(&mut self, done: Done) -> Result<(), ServeError> {
+        let Done {
+            drive,
+            mut opened,
+            results,
+        } = done;
+        self.busy.remove(&drive);
+        let mut grown = false;
+        for (action, result) in results {
+            if let Err(error) = result {
+                self.failed(action, error);
+                continue;
+            }
+            self.failures.remove(&action);
+            if let (Action::OpenDrive(spec), Some(drive)) = (&action, opened.take()) {
+                self.opened(spec, drive)?;
+            }
+            self.log_change(&action);
+            grown |= matches!(action, Action::GrowVolume { .. });
+        }
+        self.look_at_volumes(&drive);
+        if grown {
+            // Hosts are told of the new size.
+            self.server.set_exports(self.exports())?;
         }
         Ok(())
     }
@@ -141,7 +183,8 @@ impl Reconciler {
                 tracing::info!(volume, %uuid, drive, size_bytes, "volume grown");
             }
             Action::DeleteVolume { uuid, drive } => {
-                tracing::info!(%uuid, drive, "volume deleted");
+                let volume = self.names(std::iter::once(uuid)).join("");
+                tracing::info!(volume, %uuid, drive, "volume deleted");
             }
             Action::CloseDrive(drive) => tracing::info!(drive, "drive closed"),
             _ => {}
@@ -206,6 +249,26 @@ impl Reconciler {
             tracing::error!(%error, "cannot note which pool is on which drive");
         }
     }
+}
+
+/// Changes volumes one after the other, as many as `BATCH_TIME` allows.
+fn volume_job(drive: String, handle: DriveHandle, actions: Vec<Action>) -> Job {
+    Box::new(move || {
+        let start = Instant::now();
+        let mut results = Vec::new();
+        for action in actions {
+            let result = change_volume(&action, &handle);
+            results.push((action, result));
+            if start.elapsed() >= BATCH_TIME {
+                break;
+            }
+        }
+        Done {
+            drive,
+            opened: None,
+            results,
+        }
+    })
 }
 
 fn change_volume(action: &Action, handle: &DriveHandle) -> Result<(), StepError> {
