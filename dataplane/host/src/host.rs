@@ -180,7 +180,7 @@ impl Host {
             let in_flight = InFlight {
                 part,
                 transfer,
-                received_bytes: 0,
+                moved_bytes: 0,
             };
             let Some(cid) = queue.start(in_flight, now) else {
                 self.flow.put_back(part);
@@ -199,11 +199,6 @@ impl Host {
         }
     }
 
-    /// Where the data of a command in flight is, for a target that asks for it.
-    pub fn transfer(&mut self, epoch: u32, qid: u16, cid: u16) -> Option<Transfer> {
-        Some(self.in_flight(epoch, qid, cid)?.transfer)
-    }
-
     /// Data of a read came: `length_bytes` at `offset_bytes` of the command's data. Returns where it goes.
     /// `None`: it belongs to no read in flight, or is not the next; the connection must end.
     pub fn received(
@@ -215,16 +210,21 @@ impl Host {
         length_bytes: u32,
     ) -> Option<Transfer> {
         let command = self.in_flight(epoch, qid, cid)?;
-        let transfer = command.transfer;
-        let end = offset_bytes.checked_add(length_bytes)?;
-        if !transfer.is_read
-            || offset_bytes != command.received_bytes
-            || end > transfer.length_bytes
-        {
-            return None;
-        }
-        command.received_bytes = end;
-        Some(transfer)
+        command.moved(true, offset_bytes, length_bytes)
+    }
+
+    /// The target asks for data of a write. Returns where it comes from; each byte is asked for once.
+    /// `None`: it belongs to no write in flight, or is not the next; the connection must end.
+    pub fn asked(
+        &mut self,
+        epoch: u32,
+        qid: u16,
+        cid: u16,
+        offset_bytes: u32,
+        length_bytes: u32,
+    ) -> Option<Transfer> {
+        let command = self.in_flight(epoch, qid, cid)?;
+        command.moved(false, offset_bytes, length_bytes)
     }
 
     fn in_flight(&mut self, epoch: u32, qid: u16, cid: u16) -> Option<&mut InFlight> {

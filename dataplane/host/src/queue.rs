@@ -31,8 +31,21 @@ pub struct Transfer {
 pub(crate) struct InFlight {
     pub(crate) part: Part,
     pub(crate) transfer: Transfer,
-    /// Bytes that came, for reads.
-    pub(crate) received_bytes: u32,
+    /// Bytes that came, for reads; that were asked for, for writes.
+    pub(crate) moved_bytes: u32,
+}
+
+impl InFlight {
+    /// Takes note of the next bytes; `None` when they are not the next or beyond the end.
+    pub(crate) fn moved(&mut self, is_read: bool, offset: u32, length: u32) -> Option<Transfer> {
+        let end = offset.checked_add(length)?;
+        let is_next = offset == self.moved_bytes && end <= self.transfer.length_bytes;
+        if self.transfer.is_read != is_read || !is_next {
+            return None;
+        }
+        self.moved_bytes = end;
+        Some(self.transfer)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +143,7 @@ mod tests {
                 length_bytes: 0,
                 is_read: false,
             },
-            received_bytes: 0,
+            moved_bytes: 0,
         }
     }
 

@@ -289,13 +289,9 @@ impl Connection {
     ) -> Result<(), Broken> {
         let transfer = around
             .host
-            .transfer(self.epoch, self.qid, r2t.cid)
-            .filter(|t| !t.is_read)
-            .ok_or_else(|| out_of_range("data asked for of no write in flight"))?;
-        let end = r2t.offset.checked_add(r2t.length);
-        let Some(end) = end.filter(|end| *end <= transfer.length_bytes) else {
-            return Err(out_of_range("data asked for beyond the command's").into());
-        };
+            .asked(self.epoch, self.qid, r2t.cid, r2t.offset, r2t.length)
+            .ok_or_else(|| out_of_range("data asked for that no write has, or again"))?;
+        let end = r2t.offset + r2t.length;
         let mut offset = r2t.offset;
         while offset < end {
             let length = self.max_data.min(end - offset);

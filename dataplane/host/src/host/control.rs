@@ -81,7 +81,7 @@ impl Host {
         let status = cqe.status();
         let missing = command.transfer.is_read
             && status.is_success()
-            && command.received_bytes != command.transfer.length_bytes;
+            && command.moved_bytes != command.transfer.length_bytes;
         if missing {
             self.flow.put_back(command.part);
             return Err(SetUpError::Invalid(

@@ -514,7 +514,13 @@ fn data_must_be_the_next_and_fit() {
     assert!(sim.host.received(epoch, qid, cid, 0, 96).is_none());
     assert!(sim.host.received(epoch, qid, cid, 4000, 96).is_some());
     assert!(sim.host.received(epoch - 1, qid, cid, 0, 4).is_none());
-    assert!(sim.host.transfer(epoch, 0, cid).is_none());
+    assert!(sim.host.asked(epoch, qid, cid, 4096, 4).is_none());
+    sim.submit(WRITE, 1, 1, 2).unwrap();
+    let (epoch, command) = sim.sent[1];
+    let (qid, cid) = (command.qid, command.sqe.cid.get());
+    assert!(sim.host.received(epoch, qid, cid, 0, 4).is_none());
+    assert!(sim.host.asked(epoch, qid, cid, 0, 4096).is_some());
+    assert!(sim.host.asked(epoch, qid, cid, 0, 4096).is_none(), "once");
 }
 
 #[test]
