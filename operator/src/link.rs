@@ -24,7 +24,7 @@ use crate::snapshot::{Dataplane, Link};
 
 /// Delay after the first failed connection, and the longest one.
 const RECONNECT_FIRST: Duration = Duration::from_millis(200);
-const RECONNECT_MAX: Duration = Duration::from_secs(10);
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// How long connecting, with its handshake, and any call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

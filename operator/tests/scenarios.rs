@@ -152,9 +152,38 @@ fn a_node_that_is_down_is_shut_out() {
     w.settle();
     assert_eq!(w.api.attachments.len(), 1);
     w.nodes.get_mut("b").expect("b").daemon_up = true;
+    // Told to shut the node out is not yet done.
+    for _ in 0..3 {
+        w.turn(usize::MAX);
+        assert_eq!(w.api.attachments.len(), 1);
+        assert!(w.nodes["b"].lets_in(&uuid, &w.nodes["c"].host_nqn()));
+    }
     w.settle();
     assert!(w.api.attachments.is_empty());
     assert!(!w.nodes["b"].lets_in(&uuid, &w.nodes["c"].host_nqn()));
+}
+
+#[test]
+fn paths_stay_while_the_target_is_away() {
+    let mut w = cluster();
+    w.add_volume("v", 50);
+    w.attach("v-c", "v", "c");
+    w.settle();
+    let uuid = w.api.namespaces["v"].metadata.uid.clone();
+    let devices = &mut w.nodes.get_mut("c").expect("c").devices;
+    devices.insert(uuid.expect("a uid"));
+    w.settle();
+    let paths = |w: &World| {
+        let status = w.api.attachments["v-c"].status.clone().expect("a status");
+        status.paths
+    };
+    let before = paths(&w);
+    assert_eq!(before[0].address, w.nodes["b"].address);
+    w.nodes.get_mut("b").expect("b").daemon_up = false;
+    w.pass(60);
+    w.settle();
+    assert_eq!(w.attachment_ready("v-c").1, reason::DATAPLANE_UNREACHABLE);
+    assert_eq!(paths(&w), before);
 }
 
 #[test]

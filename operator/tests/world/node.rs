@@ -214,7 +214,7 @@ impl Node {
     fn attachment_report(&self, uuid: &str) -> AttachmentReport {
         let portal = roadstead_api::v1::Portal {
             transport: Transport::Tcp.into(),
-            address: "10.0.0.97".into(),
+            address: "10.0.0.98".into(), // node b
             port: 4420,
         };
         AttachmentReport {
