@@ -20,8 +20,6 @@ use tempfile::TempDir;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Status};
 
-pub(crate) use csi::NodeStageVolumeRequest as StageRequest;
-
 /// Runs a command that must succeed.
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -236,7 +234,12 @@ impl Bench {
         self.folder.join("pods").join(pod).join("mount")
     }
 
-    pub(crate) fn stage_request(&self, volume: &str, fs_type: &str, mode: Mode) -> StageRequest {
+    pub(crate) fn stage_request(
+        &self,
+        volume: &str,
+        fs_type: &str,
+        mode: Mode,
+    ) -> csi::NodeStageVolumeRequest {
         let context = PublishContext {
             nqn: "nqn".into(),
             uuid: "uuid".into(),
@@ -247,7 +250,7 @@ impl Bench {
                 port: 4420,
             }],
         };
-        StageRequest {
+        csi::NodeStageVolumeRequest {
             volume_id: volume.into(),
             staging_target_path: self.staging(volume).display().to_string(),
             publish_context: context.to_map().unwrap(),
