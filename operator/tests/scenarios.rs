@@ -180,6 +180,7 @@ fn paths_stay_while_the_target_is_away() {
     let before = paths(&w);
     assert_eq!(before[0].address, w.nodes["b"].address);
     w.nodes.get_mut("b").expect("b").daemon_up = false;
+    w.settle();
     w.pass(60);
     w.settle();
     assert_eq!(w.attachment_ready("v-c").1, reason::DATAPLANE_UNREACHABLE);
