@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use roadstead_ring::{Io, IoBuf, SocketId, Stream};
@@ -32,6 +33,10 @@ struct Served {
     left: Vec<u8>,
     /// Is in the list of connections that wait.
     is_listed: bool,
+    /// Counts as load of the reactor: it has done I/O, or is too young to tell.
+    is_load: bool,
+    did_io: bool,
+    ticks: u8,
 }
 
 type CoreTurn<'a, 'b> = Turn<'a, Storage, Port<'b>>;
@@ -50,10 +55,35 @@ pub(super) struct Connections {
     farewells: VecDeque<SocketId>,
     started: Instant,
     log_lines: u32,
+    /// Connections that count as load. The acceptor, which fills it in advance, looks at it.
+    load: Arc<Load>,
+}
+
+/// How many connections of a reactor are at work, more or less.
+#[derive(Debug, Default)]
+pub(super) struct Load(AtomicUsize);
+
+impl Load {
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn remove(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Connections {
-    pub(super) fn new(registry: Arc<Registry>, storage: Storage, jobs: Jobs) -> Self {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        storage: Storage,
+        jobs: Jobs,
+        load: Arc<Load>,
+    ) -> Self {
         Self {
             registry,
             storage,
@@ -64,7 +94,13 @@ impl Connections {
             farewells: VecDeque::new(),
             started: Instant::now(),
             log_lines: 0,
+            load,
         }
+    }
+
+    /// The reactor's load.
+    pub(super) fn load(&self) -> &Load {
+        &self.load
     }
 
     /// How many there are.
@@ -101,6 +137,9 @@ impl Connections {
             peer,
             left: Vec::new(),
             is_listed: false,
+            is_load: true,
+            did_io: false,
+            ticks: 0,
         };
         match self.slots.get_mut(index) {
             Some(slot) => *slot = Some(served),
@@ -126,7 +165,7 @@ impl Connections {
         let core = served.core.as_mut()?;
         let queued = io.queued_bytes(served.socket);
         let output = io.output(served.socket)?;
-        let flying = queued - output.len();
+        let flying = queued.saturating_sub(output.len());
         let mut port = Port { output, flying };
         let result = with(
             core,
@@ -136,6 +175,12 @@ impl Connections {
                 now_ms,
             },
         );
+        if std::mem::take(&mut self.storage.did_io) {
+            served.did_io = true;
+            if !std::mem::replace(&mut served.is_load, true) {
+                self.load.add();
+            }
+        }
         if core.is_waiting() && !served.is_listed {
             served.is_listed = true;
             self.waiting.push(index);
@@ -212,9 +257,21 @@ impl Connections {
     pub(super) fn tick(&mut self, io: &mut Io) {
         self.log_lines = 0;
         for index in 0..self.slots.len() {
+            self.judge(index);
             if let Some(Err(close)) = self.call(io, index, |core, turn| core.tick(turn)) {
                 self.end(io, index, &close);
             }
+        }
+    }
+
+    /// A connection that has done no I/O by its second tick is taken for an admin queue: no load.
+    fn judge(&mut self, index: usize) {
+        let Some(served) = self.slots.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        served.ticks = served.ticks.saturating_add(1);
+        if served.ticks == 2 && !served.did_io && std::mem::take(&mut served.is_load) {
+            self.load.remove();
         }
     }
 
@@ -257,6 +314,9 @@ impl Connections {
         let index = slot(index);
         if let Some(served) = self.slots.get_mut(index).and_then(Option::take) {
             served.alive.set(false);
+            if served.is_load {
+                self.load.remove();
+            }
             self.free.push(index);
             tracing::debug!(peer = ?served.peer, ?error, "a connection is closed");
         }

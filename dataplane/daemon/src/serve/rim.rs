@@ -28,6 +28,8 @@ pub(super) struct Storage {
     last: Option<(VolumeKey, Rc<Namespace>)>,
     /// What was handed out in this call, to be started after it.
     pub(super) submitted: Vec<Submitted>,
+    /// Something was read or written since this was last cleared.
+    pub(super) did_io: bool,
 }
 
 impl Storage {
@@ -37,6 +39,7 @@ impl Storage {
             namespaces: HashMap::new(),
             last: None,
             submitted: Vec::new(),
+            did_io: false,
         }
     }
 
@@ -161,6 +164,7 @@ impl tcp::Rim for Storage {
         if request.length > READ_NOW_MAX {
             return None;
         }
+        self.did_io = true;
         let namespace = self.find(request.volume)?;
         let Path::Memory(memory) = &namespace.drive.path else {
             return None;
@@ -173,6 +177,7 @@ impl tcp::Rim for Storage {
     }
 
     fn write_now(&mut self, request: &IoRequest, data: &[u8]) -> Option<IoResult> {
+        self.did_io = true;
         let namespace = self.find(request.volume)?;
         let Path::Memory(memory) = &namespace.drive.path else {
             return None;
@@ -185,6 +190,7 @@ impl tcp::Rim for Storage {
     }
 
     fn submit(&mut self, tag: Tag, request: IoRequest, buf: Option<IoBuf>) {
+        self.did_io = true;
         self.submitted.push(Submitted { tag, request, buf });
     }
 }

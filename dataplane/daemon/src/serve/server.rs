@@ -13,6 +13,7 @@ use roadstead_ring::{
 use roadstead_target::{Registry, Table};
 use uuid::Uuid;
 
+use super::connections::Load;
 use super::counters::{CounterTable, IoCounters};
 use super::exports::Exports;
 use super::served::{ExportError, Served};
@@ -102,7 +103,7 @@ pub(crate) enum ServeError {
 
 /// The running server. Dropping it stops it.
 pub(crate) struct Server {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -122,18 +123,8 @@ pub(super) struct Shared {
 /// One reactor, as seen by the others.
 pub(super) struct Peer {
     pub(super) mailbox: Mailbox<Message>,
-    /// Open connections.
-    pub(super) connections: AtomicUsize,
-}
-
-impl Shared {
-    /// A connection of this reactor is gone.
-    pub(super) fn connection_closed(&self, reactor: usize) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(peer) = self.peers.get(reactor) {
-            peer.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    /// What the acceptor spreads connections by.
+    pub(super) load: Arc<Load>,
 }
 
 impl Server {
@@ -152,7 +143,7 @@ impl Server {
             let (mailbox, inbox) = mailbox()?;
             peers.push(Peer {
                 mailbox,
-                connections: AtomicUsize::new(0),
+                load: Arc::default(),
             });
             inboxes.push(inbox);
         }

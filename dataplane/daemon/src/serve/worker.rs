@@ -67,6 +67,8 @@ pub(super) struct Worker {
     drives: Drives,
     portals: Portals,
     connections: Connections,
+    /// Where the acceptor began to look for a reactor last.
+    turn: usize,
     refreshing: bool,
     retrying: bool,
     ticking: bool,
@@ -76,11 +78,13 @@ pub(super) struct Worker {
 impl Worker {
     /// `None` when the server has no such reactor.
     pub(super) fn new(index: usize, shared: Arc<Shared>, pool: BufPool) -> Option<Self> {
-        let mailbox = shared.peers.get(index)?.mailbox.clone();
+        let peer = shared.peers.get(index)?;
+        let (mailbox, load) = (peer.mailbox.clone(), Arc::clone(&peer.load));
         let connections = Connections::new(
             Arc::clone(&shared.registry),
             Storage::new(pool),
             Jobs::new(mailbox),
+            load,
         );
         Some(Self {
             index,
@@ -88,6 +92,7 @@ impl Worker {
             drives: Drives::default(),
             portals: Portals::default(),
             connections,
+            turn: 0,
             refreshing: false,
             retrying: false,
             ticking: false,
@@ -105,23 +110,29 @@ impl Worker {
             );
             return;
         }
-        let peers = self.shared.peers.iter().enumerate();
-        let Some((index, peer)) = peers.min_by_key(|(_, peer)| peer.connections.load(Relaxed))
-        else {
+        // Ties go around: else the first reactor would get all admin and the second all I/O queues.
+        let count = self.shared.peers.len();
+        self.turn = (self.turn + 1) % count.max(1);
+        let order = (0..count).map(|i| (self.turn + i) % count);
+        let peers = order.filter_map(|index| Some((index, self.shared.peers.get(index)?)));
+        let Some((index, peer)) = peers.min_by_key(|(_, peer)| peer.load.get()) else {
             return;
         };
         self.shared.connections.fetch_add(1, Relaxed);
-        peer.connections.fetch_add(1, Relaxed);
+        peer.load.add();
         if index == self.index {
             self.adopt(io, stream);
         } else if peer.mailbox.send(Message::Adopt(stream)).is_err() {
-            self.shared.connection_closed(index);
+            peer.load.remove();
+            self.shared.connections.fetch_sub(1, Relaxed);
         }
     }
 
+    /// Serves a connection, which is counted already.
     fn adopt(&mut self, io: &mut Io, stream: Stream) {
         if self.stopping || !self.connections.adopt(io, stream) {
-            self.shared.connection_closed(self.index);
+            self.connections.load().remove();
+            self.shared.connections.fetch_sub(1, Relaxed);
             return;
         }
         if !std::mem::replace(&mut self.ticking, true) {
@@ -198,7 +209,7 @@ impl Handler for Worker {
             Event::Accepted { stream, .. } => self.accepted(io, stream),
             Event::Closed { token, error, .. } => {
                 self.connections.closed(token, error.as_ref());
-                self.shared.connection_closed(self.index);
+                self.shared.connections.fetch_sub(1, Relaxed);
                 // Its controller may have ended with it, and has queues elsewhere.
                 if !std::mem::replace(&mut self.refreshing, true) {
                     self.set_timer(io, REFRESH_DELAY, TIMER_REFRESH);

@@ -262,7 +262,7 @@ impl Jobs {
     fn end(&mut self, id: JobId) {
         let Some(job) = self.get(id) else { return };
         job.release();
-        if let Some(namespace) = &job.namespace {
+        if let (Some(namespace), true) = (&job.namespace, job.is_wanted()) {
             let (work, len, is_good) = (job.work, job.len, job.result.is_ok());
             namespace.count(|counters| match work {
                 _ if !is_good => counters.failed(),

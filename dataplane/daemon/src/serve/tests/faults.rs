@@ -170,3 +170,34 @@ fn a_drive_that_errs_is_told_apart_from_one_that_is_gone() {
     );
     assert_eq!(fixture.server.counters(fixture.volume).errors, 2);
 }
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+    let mut fixture = Fixture::start(&Setup {
+        kind: Kind::File,
+        ..Setup::default()
+    });
+    // Something that can be written, and cannot be synced.
+    let (_far, near) = std::os::unix::net::UnixStream::pair().unwrap();
+    fixture.io = DriveIo::File {
+        fd: Arc::new(near.into()),
+    };
+    fixture
+        .server
+        .set_exports(fixture.exports(HostAccess::Any))
+        .unwrap();
+    let (_admin, mut queue) = Host::pair(fixture.address, NQN, Options::default());
+    let flushes: Vec<u16> = (0..3)
+        .map(|_| queue.start(Host::flush_command(), &[]))
+        .collect();
+    for cid in flushes {
+        assert!(!queue.wait(cid).unwrap().status.is_success());
+    }
+    let fault = fixture.drive.fault().cloned().unwrap();
+    assert_eq!((fault.kind, fault.doing), (FaultKind::Io, "syncing"));
+    assert_eq!(queue.flush(), Status::NAMESPACE_NOT_READY);
+    assert_eq!(
+        queue.write(0, &[6; 4096], 4096, false),
+        Status::NAMESPACE_NOT_READY
+    );
+}

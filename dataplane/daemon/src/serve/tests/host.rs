@@ -202,8 +202,12 @@ impl Host {
         .status
     }
 
+    pub(super) fn flush_command() -> Sqe {
+        IoCommand::Flush { nsid: 1 }.encode(0)
+    }
+
     pub(super) fn flush(&mut self) -> Status {
-        self.run(IoCommand::Flush { nsid: 1 }.encode(0), &[]).status
+        self.run(Self::flush_command(), &[]).status
     }
 
     /// Sends a command; returns its identifier.

@@ -65,6 +65,39 @@ fn many_connections_on_two_reactors() {
 }
 
 #[test]
+fn queues_that_do_io_are_spread_over_reactors() {
+    let fixture = Fixture::start(&Setup {
+        reactors: 2,
+        ..Setup::default()
+    });
+    let loads = || {
+        fixture
+            .server
+            .shared
+            .peers
+            .iter()
+            .map(|peer| peer.load.get())
+            .collect::<Vec<_>>()
+    };
+    let mut hosts = Vec::new();
+    for round in 1..=3usize {
+        for _ in 0..2 {
+            let (admin, mut queue) = Host::pair(fixture.address, NQN, Options::default());
+            assert_eq!(queue.write(0, &[1; 4096], 4096, false), Status::SUCCESS);
+            hosts.push((admin, queue));
+        }
+        until("admin queues are no load", || {
+            loads().iter().sum::<usize>() == 2 * round
+        });
+    }
+    assert!(loads().iter().all(|&load| load >= 2), "{:?}", loads());
+    drop(hosts);
+    until("nothing is left", || {
+        loads() == [0, 0] && fixture.server.connections() == 0
+    });
+}
+
+#[test]
 fn connections_beyond_the_limit_are_refused() {
     let fixture = Fixture::start(&Setup {
         connections: 3,
