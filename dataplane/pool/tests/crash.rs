@@ -59,6 +59,14 @@ enum Op {
     },
 }
 
+/// More on demand: `PROPTEST_CASES=5000`.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(64)
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => (1u64..20, 0u64..128).prop_map(|(extents, short_by)| Op::Create { extents, short_by }),
@@ -137,7 +145,7 @@ fn fill_up(rig: &mut Rig) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 2000, ..Default::default() })]
 
     #[test]
     fn nothing_acknowledged_is_lost_and_nothing_foreign_is_seen(
