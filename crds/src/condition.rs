@@ -72,7 +72,11 @@ pub mod reason {
     pub const WAITING_FOR_NODE: &str = "WaitingForNode";
     /// Deletion waits until the node has let go of the device.
     pub const WAITING_FOR_DETACH: &str = "WaitingForDetach";
-    /// Deletion is under way on the node.
+    /// NVMeAttachment: the target takes the node off the list of those that may connect.
+    pub const REVOKING: &str = "Revoking";
+    /// NVMeAttachment (Event): its node was down, and the target shut it out.
+    pub const FENCED: &str = "Fenced";
+    /// NVMeNamespace: its data is being deleted; there is no way back.
     pub const REMOVING: &str = "Removing";
 }
 

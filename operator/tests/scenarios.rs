@@ -161,6 +161,7 @@ fn a_node_that_is_down_is_shut_out() {
     w.settle();
     assert!(w.api.attachments.is_empty());
     assert!(!w.nodes["b"].lets_in(&uuid, &w.nodes["c"].host_nqn()));
+    assert_eq!(w.events.iter().filter(|e| *e == reason::FENCED).count(), 1);
 }
 
 #[test]

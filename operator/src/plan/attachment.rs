@@ -11,7 +11,7 @@ use super::index::{Applied, Index};
 use super::placement::{Placement, is_protected, is_removing, placement};
 use super::reach::{Reach, reach};
 use super::target::{portal, portals};
-use super::write::{Change, Kind, Write};
+use super::write::{Change, Kind, Note, Write};
 use super::{protect, release, version};
 
 /// What a condition says.
@@ -35,7 +35,10 @@ pub(super) fn decide<'a>(
         }
         deleting = place.and_then(|place| holds(index, applied, attachment, &place));
         if deleting.is_none() {
-            return Some(release(object, meta));
+            let mut write = release(object, meta);
+            let fenced = place.is_some_and(|p| access(index, attachment, &p) == Access::Fenced);
+            write.notes.extend(fenced.then(|| fencing(attachment)));
+            return Some(write);
         }
     } else if !protected {
         return Some(protect(object, meta));
@@ -70,6 +73,18 @@ pub(super) fn decide<'a>(
         attachment.status.as_ref() != Some(&new) && new != NVMeAttachmentStatus::default();
     let conditions = (old.conditions.clone(), new.conditions.clone());
     changed.then(|| Write::status(object, Change::AttachmentStatus(new), conditions))
+}
+
+/// What is said when an attachment goes although its node could not let go of it.
+fn fencing(attachment: &NVMeAttachment) -> Note {
+    Note {
+        warning: true,
+        reason: reason::FENCED.into(),
+        message: format!(
+            "node {} is down: the volume lets it in no longer",
+            attachment.spec.node
+        ),
+    }
 }
 
 /// What the deletion of an attachment waits for; `None` when it may go.
@@ -119,8 +134,8 @@ fn holds<'a>(
             Some((Status::True, reason::WAITING_FOR_NODE, message))
         }
         (Some(true), _) => {
-            let message = format!("node {} is shutting node {node} out", place.node);
-            Some((Status::True, reason::REMOVING, message))
+            let message = format!("node {} is to let node {node} in no longer", place.node);
+            Some((Status::True, reason::REVOKING, message))
         }
     }
 }

@@ -74,7 +74,7 @@ pub struct Note {
 }
 
 /// The Events that a change of conditions is worth: one for each of `Ready` and `Deleting` whose status or reason
-/// changed, but for steps on the way to where `Ready` is going anyway.
+/// changed, but for steps on the way.
 pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Note> {
     [READY, DELETING]
         .into_iter()
@@ -82,11 +82,12 @@ pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Note> {
             let condition = find(new, type_)?;
             let same = find(old, type_)
                 .is_some_and(|b| b.status == condition.status && b.reason == condition.reason);
-            let passing = matches!(
-                condition.reason.as_str(),
-                reason::APPLYING | reason::PLACED | reason::REMOVING
-            );
-            let silent = same || (type_ == READY && passing);
+            let passing = match condition.reason.as_str() {
+                reason::APPLYING | reason::PLACED | reason::REVOKING => true,
+                reason::REMOVING => type_ == READY,
+                _ => false,
+            };
+            let silent = same || passing;
             (!silent).then(|| Note {
                 warning: type_ == READY && condition.status != Status::True.as_str(),
                 reason: condition.reason.clone(),
