@@ -161,7 +161,7 @@ async fn a_host_that_is_not_listed_stays_out_and_one_that_was_is_put_out() {
 }
 
 #[tokio::test]
-async fn a_volume_grows_under_a_connected_host() {
+async fn a_drive_and_a_volume_grow_under_a_connected_host() {
     let dir = temporary();
     let address = free_address();
     let daemon = Daemon::start(dir.path(), &[]).await;
@@ -175,14 +175,17 @@ async fn a_volume_grows_under_a_connected_host() {
         7,
         block(7, 1),
     ));
+    // The drive is too small for it: it grows, too.
     wanted.revision = "2".into();
-    wanted.volumes[0].size_bytes = 96 * MIB;
-    daemon.apply(&wanted).await;
+    wanted.volumes[0].size_bytes = 192 * MIB;
+    wanted.drives[0] = file_drive("d", &dir.path().join("drive"), 256);
+    let report = daemon.apply(&wanted).await;
+    assert!(drive_of(&report, "d").capacity_bytes > 200 * MIB);
     until("the host sees the new size", async || {
-        (namespace.look().blocks == 96 * MIB / 4096).then_some(())
+        (namespace.look().blocks == 192 * MIB / 4096).then_some(())
     })
     .await;
-    let last = 96 * MIB / 4096 - 1;
+    let last = 192 * MIB / 4096 - 1;
     wait(&start(
         &namespace,
         Op::Write { durable: true },

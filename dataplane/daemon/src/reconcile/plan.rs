@@ -70,6 +70,11 @@ pub(crate) enum Action {
     CloseDrive(String),
     /// Takes the place of the same drive that is gone, if there is one.
     OpenDrive(DriveSpec),
+    /// A file becomes larger while it is used.
+    GrowDrive {
+        drive: String,
+        size_bytes: u64,
+    },
     DeleteVolume {
         drive: String,
         uuid: Uuid,
@@ -92,6 +97,7 @@ impl Action {
             Self::OpenDrive(spec) => Some(&spec.name),
             Self::CreateVolume(volume) => Some(&volume.drive),
             Self::CloseDrive(drive)
+            | Self::GrowDrive { drive, .. }
             | Self::DeleteVolume { drive, .. }
             | Self::GrowVolume { drive, .. } => Some(drive),
             Self::Unlisten(_) | Self::Unexport(_) | Self::Export(_) | Self::Listen(_) => None,
@@ -106,6 +112,9 @@ impl fmt::Display for Action {
             Self::Unexport(nqn) => write!(f, "stop serving {nqn}"),
             Self::CloseDrive(drive) => write!(f, "close drive {drive}"),
             Self::OpenDrive(spec) => write!(f, "open drive {}", spec.name),
+            Self::GrowDrive { drive, size_bytes } => {
+                write!(f, "grow drive {drive} to {size_bytes} bytes")
+            }
             Self::DeleteVolume { drive, uuid } => {
                 write!(f, "delete volume {uuid} on drive {drive}")
             }
@@ -141,6 +150,7 @@ pub(crate) fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
     view.unexport(&wanted, &mut actions);
     view.close_drives(&mut actions);
     view.open_drives(&mut actions);
+    view.grow_drives(&mut actions);
     view.change_volumes(&mut actions);
     view.export(wanted, &mut actions);
     view.listen(&mut actions);
@@ -346,6 +356,21 @@ impl<'a> View<'a> {
         );
     }
 
+    fn grow_drives(&self, actions: &mut Vec<Action>) {
+        for wanted in &self.desired.drives {
+            let Some(open) = self.observed.drives.get(&wanted.name) else {
+                continue;
+            };
+            if open.gone || self.closing.contains(wanted.name.as_str()) {
+                continue;
+            }
+            if let Some(size_bytes) = larger_file(wanted, &open.spec) {
+                let drive = wanted.name.clone();
+                actions.push(Action::GrowDrive { drive, size_bytes });
+            }
+        }
+    }
+
     /// Deletions first: they make room.
     fn change_volumes(&self, actions: &mut Vec<Action>) {
         let mut rest = Vec::new();
@@ -403,14 +428,28 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether an open drive is the one that is wanted. `force` and a file's size mean something only when it is
-/// opened: connections are not cut for them.
+/// Whether an open drive is the one that is wanted. `force` means something only when it is opened, and so
+/// does the size of memory: a new one would lose everything.
 fn same_pool(wanted: &DriveSpec, open: &DriveSpec) -> bool {
     let source = match (&wanted.source, &open.source) {
         (Source::File { path: wanted, .. }, Source::File { path: open, .. }) => wanted == open,
+        (Source::Memory { .. }, Source::Memory { .. }) => true,
         (wanted, open) => wanted == open,
     };
     source && wanted.owner == open.owner
+}
+
+/// The size that an open file should grow to. Files never shrink.
+fn larger_file(wanted: &DriveSpec, open: &DriveSpec) -> Option<u64> {
+    match (&wanted.source, &open.source) {
+        (
+            Source::File { size_bytes, .. },
+            Source::File {
+                size_bytes: now, ..
+            },
+        ) => (size_bytes > now).then_some(*size_bytes),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -86,9 +86,23 @@ fn drive(reconciler: &Reconciler, spec: &DriveSpec) -> DriveStatus {
                 (state, fault.reason().to_owned(), fault.to_string())
             }
             (None, Some(removed)) => (v1::DriveState::Failed, "FileRemoved".to_owned(), removed),
-            (None, None) => (v1::DriveState::Online, String::new(), String::new()),
+            (None, None) => {
+                let (reason, message) = growth_failed(reconciler, &spec.name);
+                (v1::DriveState::Online, reason, message)
+            }
         };
     status
+}
+
+/// Why the drive could not be made larger, if it could not: it serves on as it is.
+fn growth_failed(reconciler: &Reconciler, name: &str) -> (String, String) {
+    let mut failures = reconciler.failures.iter();
+    let failed = failures
+        .find(|(action, _)| matches!(action, Action::GrowDrive { drive, .. } if drive == name));
+    failed.map_or_else(Default::default, |(_, failed)| {
+        let failure = &failed.failure;
+        (failure.reason.clone(), failure.message.clone())
+    })
 }
 
 fn volume(reconciler: &Reconciler, desired: &Desired, spec: &VolumeSpec) -> VolumeStatus {

@@ -63,7 +63,7 @@ impl Reconciler {
                     return;
                 };
                 actions.insert(0, first.clone());
-                volume_job(drive.clone(), open.handle().clone(), actions)
+                change_job(drive.clone(), open.handle().clone(), actions)
             }
         };
         self.busy.insert(drive.clone());
@@ -126,6 +126,9 @@ impl Reconciler {
             if let (Action::OpenDrive(spec), Some(drive)) = (&action, opened.take()) {
                 self.opened(spec, drive)?;
             }
+            if let Action::GrowDrive { size_bytes, .. } = &action {
+                self.note_size(&drive, *size_bytes);
+            }
             self.log_change(&action);
             grown |= matches!(action, Action::GrowVolume { .. });
         }
@@ -168,6 +171,13 @@ impl Reconciler {
         Ok(())
     }
 
+    fn note_size(&mut self, drive: &str, new_bytes: u64) {
+        let open = self.observed.drives.get_mut(drive);
+        if let Some(Source::File { size_bytes, .. }) = open.map(|open| &mut open.spec.source) {
+            *size_bytes = new_bytes;
+        }
+    }
+
     fn log_change(&self, action: &Action) {
         match action {
             Action::CreateVolume(spec) => {
@@ -185,6 +195,9 @@ impl Reconciler {
             Action::DeleteVolume { uuid, drive } => {
                 let volume = self.names(std::iter::once(uuid)).join("");
                 tracing::info!(volume, %uuid, drive, "volume deleted");
+            }
+            Action::GrowDrive { drive, size_bytes } => {
+                tracing::info!(drive, size_bytes, "drive grown");
             }
             Action::CloseDrive(drive) => tracing::info!(drive, "drive closed"),
             _ => {}
@@ -251,13 +264,13 @@ impl Reconciler {
     }
 }
 
-/// Changes volumes one after the other, as many as `BATCH_TIME` allows.
-fn volume_job(drive: String, handle: DriveHandle, actions: Vec<Action>) -> Job {
+/// Changes a drive and its volumes, one step after the other, as many as `BATCH_TIME` allows.
+fn change_job(drive: String, handle: DriveHandle, actions: Vec<Action>) -> Job {
     Box::new(move || {
         let start = Instant::now();
         let mut results = Vec::new();
         for action in actions {
-            let result = change_volume(&action, &handle);
+            let result = change(&action, &handle);
             results.push((action, result));
             if start.elapsed() >= BATCH_TIME {
                 break;
@@ -271,7 +284,7 @@ fn volume_job(drive: String, handle: DriveHandle, actions: Vec<Action>) -> Job {
     })
 }
 
-fn change_volume(action: &Action, handle: &DriveHandle) -> Result<(), StepError> {
+fn change(action: &Action, handle: &DriveHandle) -> Result<(), StepError> {
     match action {
         Action::CreateVolume(volume) => {
             let block_size =
@@ -291,6 +304,9 @@ fn change_volume(action: &Action, handle: &DriveHandle) -> Result<(), StepError>
             uuid, size_bytes, ..
         } => handle.grow_volume(*uuid, *size_bytes)?,
         Action::DeleteVolume { uuid, .. } => handle.delete_volume(*uuid)?,
+        Action::GrowDrive { size_bytes, .. } => {
+            handle.call(|reply| Command::GrowDrive(*size_bytes, reply))?;
+        }
         _ => {}
     }
     Ok(())

@@ -100,6 +100,17 @@ fn act(observed: &mut Observed, action: &Action) {
             };
             assert!(observed.drives.insert(spec.name, open).is_none());
         }
+        Action::GrowDrive { drive, size_bytes } => {
+            let open = observed.drives.get_mut(&drive).expect("it is open");
+            let Source::File {
+                size_bytes: now, ..
+            } = &mut open.spec.source
+            else {
+                panic!("only files grow");
+            };
+            assert!(*now < size_bytes);
+            *now = size_bytes;
+        }
         Action::DeleteVolume { drive, uuid } => {
             assert!(
                 !is_shown(observed, &drive, &uuid),
@@ -298,7 +309,7 @@ fn of_two_copies_the_one_on_the_named_drive_is_served() {
 }
 
 #[test]
-fn force_and_a_larger_file_do_not_cut_connections() {
+fn a_change_of_force_or_of_sizes_does_not_cut_connections() {
     let file = |size_bytes| Source::File {
         path: "/f".into(),
         size_bytes,
@@ -306,9 +317,23 @@ fn force_and_a_larger_file_do_not_cut_connections() {
     let mut desired = wanted();
     desired.drives[0].source = file(1 << 30);
     let observed = settled(&desired);
-    desired.drives[0].source = file(1 << 31);
     desired.drives[0].force = true;
     assert_eq!(plan(&observed, &desired), []);
+    desired.drives[0].source = file(1 << 29);
+    assert_eq!(plan(&observed, &desired), [], "files never shrink");
+    desired.drives[0].source = file(1 << 31);
+    let grow = Action::GrowDrive {
+        drive: "d".into(),
+        size_bytes: 1 << 31,
+    };
+    assert_eq!(plan(&observed, &desired), [grow]);
+
+    let observed = settled(&wanted());
+    let mut larger = wanted();
+    larger.drives[0].source = Source::Memory {
+        size_bytes: 1 << 31,
+    };
+    assert_eq!(plan(&observed, &larger), [], "memory would be lost");
 }
 
 #[test]
