@@ -6,7 +6,7 @@
 //! system, and is formatted again. A damaged super block is not zero, and is refused.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::error::NodeError;
@@ -21,6 +21,17 @@ const XFS_MAGIC: &[u8] = b"XFSB";
 
 /// Offset of the flag in an XFS super block that mkfs clears when it is done (sb_inprogress).
 const XFS_IN_PROGRESS: usize = 126;
+
+/// Offsets in the head of ext4's s_blocks_count_lo, s_log_block_size and s_blocks_count_hi.
+const EXT4_BLOCKS_LOW: usize = 1024 + 0x4;
+const EXT4_LOG_BLOCK_SIZE: usize = 1024 + 0x18;
+const EXT4_BLOCKS_HIGH: usize = 1024 + 0x150;
+
+/// Room at the end of a device that is left alone: mkfs and resize2fs do not use a last block group that is too small.
+const EXT4_GROW_MIN_BYTES: u64 = 4 << 20;
+
+/// Exit status of e2fsck: errors were mended.
+const E2FSCK_MENDED: i32 = 1;
 
 /// Exit status of blkid: nothing found.
 const BLKID_NOTHING: i32 = 2;
@@ -124,6 +135,47 @@ pub(super) async fn make(device: &Path, fs: FileSystem) -> Result<(), NodeError>
     }
 }
 
+/// Gives an ext4 file system that is not mounted the whole device, if it is clearly smaller: the volume grew while it was
+/// not in use, or it could not be grown in use (which needs CAP_SYS_RESOURCE). XFS grows mounted only, and always can.
+pub(super) async fn catch_up(device: &Path, fs: FileSystem) -> Result<(), NodeError> {
+    if fs != FileSystem::Ext4 {
+        return Ok(());
+    }
+    let doing = format!("grow the file system on {}", device.display());
+    let (used, size) = {
+        let (device, doing) = (device.to_owned(), doing.clone());
+        super::blocking(move || sizes(&device).map_err(NodeError::system(doing))).await?
+    };
+    if size.saturating_sub(used) < EXT4_GROW_MIN_BYTES {
+        return Ok(());
+    }
+    let name = device.to_string_lossy();
+    // resize2fs insists on a check; what replaying the journal mends counts as success.
+    let checked = program::run(&doing, "e2fsck", &["-f", "-p", name.as_ref()]).await?;
+    if !matches!(checked.code, Some(0 | E2FSCK_MENDED)) {
+        return Err(checked.failed(doing, "e2fsck"));
+    }
+    program::succeed(&doing, "resize2fs", &[name.as_ref()]).await
+}
+
+/// Bytes that the ext4 file system on the device knows of, and bytes of the device.
+fn sizes(device: &Path) -> Result<(u64, u64), std::io::Error> {
+    let head = read_head(device)?;
+    let size = File::open(device)?.seek(SeekFrom::End(0))?;
+    Ok((ext4_bytes(&head), size))
+}
+
+/// The size of the ext4 file system that begins with `head`; 0 if it makes no sense.
+fn ext4_bytes(head: &[u8]) -> u64 {
+    let word = |at: usize| {
+        let bytes = head.get(at..at + 4).and_then(|b| b.try_into().ok());
+        u64::from(u32::from_le_bytes(bytes.unwrap_or_default()))
+    };
+    let blocks = word(EXT4_BLOCKS_HIGH) << 32 | word(EXT4_BLOCKS_LOW);
+    let shift = u32::try_from(10 + word(EXT4_LOG_BLOCK_SIZE)).unwrap_or(u32::MAX);
+    blocks.checked_shl(shift).unwrap_or(0)
+}
+
 /// Gives the mounted file system the whole device.
 pub(super) async fn grow(fs_type: &str, device: &Path, point: &Path) -> Result<(), NodeError> {
     let doing = format!("grow the file system at {}", point.display());
@@ -149,6 +201,19 @@ mod tests {
         let mut head = vec![0; HEAD_LEN];
         head[at..at + bytes.len()].copy_from_slice(bytes);
         head
+    }
+
+    #[test]
+    fn the_size_of_ext4() {
+        let mut head = vec![0; HEAD_LEN];
+        assert_eq!(ext4_bytes(&head), 0);
+        head[EXT4_BLOCKS_LOW..][..4].copy_from_slice(&65536_u32.to_le_bytes());
+        head[EXT4_LOG_BLOCK_SIZE..][..4].copy_from_slice(&2_u32.to_le_bytes());
+        assert_eq!(ext4_bytes(&head), 256 << 20);
+        head[EXT4_BLOCKS_HIGH..][..4].copy_from_slice(&1_u32.to_le_bytes());
+        assert_eq!(ext4_bytes(&head), (256 << 20) + (1 << 44));
+        head[EXT4_LOG_BLOCK_SIZE..][..4].fill(0xff);
+        assert_eq!(ext4_bytes(&head), 0);
     }
 
     fn xfs_head(in_progress: u8) -> Vec<u8> {

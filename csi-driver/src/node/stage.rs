@@ -93,6 +93,8 @@ async fn stage_file_system(wanted: &Wanted<'_>) -> Result<(), NodeError> {
             "empty: making a file system"
         );
         format::make(&wanted.device, wanted.fs).await?;
+    } else if !wanted.read_only {
+        format::catch_up(&wanted.device, wanted.fs).await?;
     }
     mount(wanted).await
 }

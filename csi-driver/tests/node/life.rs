@@ -115,6 +115,27 @@ async fn grows_while_mounted() {
 }
 
 #[tokio::test]
+async fn ext4_grows_at_the_next_staging() {
+    let Some(bench) = bench() else { return };
+    bench.image("v", 64 * MIB);
+    bench.stage("v", "ext4").await.unwrap();
+    bench.publish("v", "first", "ext4", false).await.unwrap();
+    fs::write(bench.target("first").join("kept"), "data").unwrap();
+    let before = bench.stats("v", "first").await.unwrap()[0].total;
+    bench.unpublish("v", "first").await.unwrap();
+    bench.unstage("v").await.unwrap();
+    bench.image("v", 256 * MIB);
+    for _ in 0..2 {
+        bench.stage("v", "ext4").await.unwrap();
+    }
+    bench.publish("v", "second", "ext4", false).await.unwrap();
+    let after = bench.stats("v", "second").await.unwrap()[0].total;
+    assert!(after > before * 3, "{before} to {after} bytes");
+    let kept = fs::read(bench.target("second").join("kept")).unwrap();
+    assert_eq!(kept, b"data");
+}
+
+#[tokio::test]
 async fn raw_block() {
     let Some(bench) = bench() else { return };
     bench.image("raw", 8 * MIB);
