@@ -1,6 +1,5 @@
 //! The connections of one reactor, and their I/O.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -13,7 +12,7 @@ use roadstead_ring::{Io, IoBuf, SocketId, Stream};
 use roadstead_target::Registry;
 use roadstead_target::tcp::{Close, Connection, Flow, Turn};
 
-use super::jobs::{Done, Jobs, Owner};
+use super::jobs::{Done, Jobs, Life, Owner};
 use super::rim::{Port, Storage};
 use super::worker::TIMER_FAREWELL;
 
@@ -27,7 +26,7 @@ struct Served {
     /// None once it has ended and only its socket is left.
     core: Option<Connection<IoBuf>>,
     socket: SocketId,
-    alive: Rc<Cell<bool>>,
+    life: Rc<Life>,
     peer: Option<SocketAddr>,
     /// Input that was not taken because too much output waits.
     left: Vec<u8>,
@@ -37,6 +36,13 @@ struct Served {
     is_load: bool,
     did_io: bool,
     ticks: u8,
+}
+
+impl Served {
+    /// Ends the connection; its I/O at drives goes on without it.
+    fn abandon(&mut self) {
+        self.life.end(self.core.take().map(Connection::abandon));
+    }
 }
 
 type CoreTurn<'a, 'b> = Turn<'a, Storage, Port<'b>>;
@@ -129,11 +135,11 @@ impl Connections {
             }
         };
         let core = Connection::new(Arc::clone(&self.registry), local, self.now_ms(io));
-        let alive = Rc::new(Cell::new(true));
+        let life = Rc::new(Life::default());
         let served = Served {
             core: Some(core),
             socket,
-            alive,
+            life,
             peer,
             left: Vec::new(),
             is_listed: false,
@@ -186,19 +192,19 @@ impl Connections {
             self.waiting.push(index);
         }
         if !self.storage.submitted.is_empty() {
-            let alive = Rc::clone(&served.alive);
-            self.start_submitted(io, index, &alive);
+            let life = Rc::clone(&served.life);
+            self.start_submitted(io, index, &life);
         }
         Some(result)
     }
 
-    fn start_submitted(&mut self, io: &mut Io, connection: usize, alive: &Rc<Cell<bool>>) {
+    fn start_submitted(&mut self, io: &mut Io, connection: usize, life: &Rc<Life>) {
         let mut submitted = std::mem::take(&mut self.storage.submitted);
         for one in submitted.drain(..) {
             let namespace = self.storage.find(one.request.volume).cloned();
             let owner = Owner {
                 connection,
-                alive: Rc::clone(alive),
+                life: Rc::clone(life),
                 tag: one.tag,
             };
             self.jobs.start(io, owner, namespace, one.request, one.buf);
@@ -281,8 +287,7 @@ impl Connections {
         let Some(served) = self.get(index) else {
             return;
         };
-        served.alive.set(false);
-        served.core = None;
+        served.abandon();
         served.left = Vec::new();
         let (socket, peer) = (
             served.socket,
@@ -312,8 +317,8 @@ impl Connections {
     /// The socket is gone.
     pub(super) fn closed(&mut self, index: u64, error: Option<&io::Error>) {
         let index = slot(index);
-        if let Some(served) = self.slots.get_mut(index).and_then(Option::take) {
-            served.alive.set(false);
+        if let Some(mut served) = self.slots.get_mut(index).and_then(Option::take) {
+            served.abandon();
             if served.is_load {
                 self.load.remove();
             }
@@ -342,7 +347,7 @@ impl Connections {
 
     fn complete(&mut self, io: &mut Io, done: Done) {
         let Done { owner, result, buf } = done;
-        let is_same = |served: &mut Served| Rc::ptr_eq(&served.alive, &owner.alive);
+        let is_same = |served: &mut Served| Rc::ptr_eq(&served.life, &owner.life);
         if self.get(owner.connection).is_some_and(is_same) {
             self.call(io, owner.connection, |core, turn| {
                 core.complete(owner.tag, result, buf, turn)

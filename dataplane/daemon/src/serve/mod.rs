@@ -16,6 +16,7 @@
 //!   are gone, or of hosts that are no longer allowed, are being closed, and namespaces that are gone refuse
 //!   new commands. The same state twice changes nothing. Calls may be in any order with [`Server::set_portals`].
 //! - An acknowledged Flush, or a write with Force Unit Access, is durable with the metadata it needs.
+//! - A host whose connection was lost is not let in again before its last write at a drive has ended.
 //! - A peer can make us hold at most what `roadstead_target::limits` and [`ServeConfig`] name.
 //!
 //! # Left out

@@ -160,10 +160,11 @@ impl tcp::Rim for Storage {
         }
     }
 
+    fn reads_now(&self, request: &IoRequest) -> bool {
+        request.length <= READ_NOW_MAX && self.is_immediate(request.volume)
+    }
+
     fn read_now(&mut self, request: &IoRequest, into: &mut [u8]) -> Option<IoResult> {
-        if request.length > READ_NOW_MAX {
-            return None;
-        }
         self.did_io = true;
         let namespace = self.find(request.volume)?;
         let Path::Memory(memory) = &namespace.drive.path else {

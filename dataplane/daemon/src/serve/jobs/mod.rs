@@ -3,7 +3,7 @@
 //! A job goes through stages, each of which may have to wait: for places on the drive (given by the drive's
 //! thread), for the drive, for a sync. It owns its buffer and is counted into the volume's grace period from
 //! the lookup to the end of its last operation. Once at the drive, a job runs to its end; before that, it ends
-//! without effect when its connection is gone, so that no late write overtakes those of a new connection.
+//! without effect when its connection is gone.
 //!
 //! Memory drives take the same way, only that the drive never lets a job wait.
 
@@ -12,13 +12,13 @@ mod errors;
 mod space;
 mod sync;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use roadstead_pool::{Command, InFlight};
 use roadstead_ring::{Extent, FileDone, Io, IoBuf, Mailbox};
-use roadstead_target::{ByteRange, IoError, IoOp, IoRequest, IoResult, Tag};
+use roadstead_target::{Abandoned, ByteRange, IoError, IoOp, IoRequest, IoResult, Tag};
 
 use super::drives::{Drive, Namespace};
 use super::worker::Message;
@@ -52,9 +52,28 @@ impl JobId {
 pub(super) struct Owner {
     /// The connection's number.
     pub(super) connection: usize,
-    /// Whether it still is that connection.
-    pub(super) alive: Rc<Cell<bool>>,
+    /// Of that very connection.
+    pub(super) life: Rc<Life>,
     pub(super) tag: Tag,
+}
+
+/// Whether a connection lives, as its jobs see it.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    /// Once it has ended. As long as a job holds on to this, the core lets the host not come back: an old write
+    /// that is still at the drive could land over a newer one.
+    ended: RefCell<Option<Option<Abandoned>>>,
+}
+
+impl Life {
+    pub(super) fn is_alive(&self) -> bool {
+        self.ended.borrow().is_none()
+    }
+
+    /// The connection has ended, with what its core left behind, if it had one.
+    pub(super) fn end(&self, abandoned: Option<Abandoned>) {
+        self.ended.borrow_mut().get_or_insert(abandoned);
+    }
 }
 
 /// How far a job is.
@@ -127,7 +146,9 @@ impl Job {
     }
 
     fn is_wanted(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| owner.alive.get())
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| owner.life.is_alive())
     }
 
     /// Counts the job out of the grace period.

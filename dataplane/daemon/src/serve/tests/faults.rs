@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use roadstead_nvme::Status;
+use roadstead_nvme::fabrics::CNTLID_DYNAMIC;
 use roadstead_pool::{Fault, FaultKind};
 
 use super::super::{DriveIo, HostAccess};
@@ -200,4 +201,49 @@ fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
         queue.write(0, &[6; 4096], 4096, false),
         Status::NAMESPACE_NOT_READY
     );
+}
+
+#[test]
+fn a_host_comes_back_only_when_its_old_writes_have_ended() {
+    let mut fixture = Fixture::start(&Setup {
+        kind: Kind::File,
+        reactors: 2,
+        ..Setup::default()
+    });
+    {
+        let (_admin, mut queue) = Host::pair(fixture.address, NQN, Options::default());
+        assert_eq!(
+            queue.write(0, &[1; 128 << 10], 4096, false),
+            Status::SUCCESS
+        );
+    }
+    // A drive that stalls: a pipe that nobody reads yet.
+    let (mut far, near) = std::io::pipe().unwrap();
+    fixture.io = DriveIo::File {
+        fd: Arc::new(near.into()),
+    };
+    fixture
+        .server
+        .set_exports(fixture.exports(HostAccess::Any))
+        .unwrap();
+    {
+        let (_admin, mut lost) = Host::pair(fixture.address, NQN, Options::default());
+        lost.start(Host::write_command(0, 32, false), &[2; 128 << 10]);
+        // The target asks for the data and gets it.
+        lost.hear().unwrap();
+        std::io::Read::read_exact(&mut far, &mut [0; 4096]).unwrap();
+    }
+    until("the connection is gone", || {
+        fixture.server.connections() == 0
+    });
+    let mut host = Host::open(fixture.address, Options::default());
+    for _ in 0..3 {
+        assert_eq!(
+            host.connect(0, CNTLID_DYNAMIC, NQN).status,
+            Status::CONNECT_CONTROLLER_BUSY
+        );
+    }
+    std::io::Read::read_exact(&mut far, &mut [0; (128 << 10) - 4096]).unwrap();
+    let (_admin, mut queue) = Host::pair(fixture.address, NQN, Options::default());
+    assert_eq!(queue.write(0, &[3; 4096], 4096, false), Status::SUCCESS);
 }

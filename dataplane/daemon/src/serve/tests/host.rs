@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadstead_nvme::command::{Blocks, DsmRange, IoCommand};
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, FabricsCommand};
@@ -96,10 +96,16 @@ impl Host {
         host
     }
 
-    /// An admin queue with its controller enabled; and the controller's identifier.
+    /// An admin queue with its controller enabled; and the controller's identifier. Waits while old I/O of this host
+    /// is in flight.
     pub(super) fn admin(address: SocketAddr, nqn: &str, options: Options) -> (Self, u16) {
         let mut host = Self::open(address, options);
-        let connected = host.connect(0, CNTLID_DYNAMIC, nqn);
+        let mut connected = host.connect(0, CNTLID_DYNAMIC, nqn);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while connected.status == Status::CONNECT_CONTROLLER_BUSY && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+            connected = host.connect(0, CNTLID_DYNAMIC, nqn);
+        }
         assert_eq!(connected.status, Status::SUCCESS);
         let value = u64::from(Configuration::enabled().0);
         let enable = FabricsCommand::PropertySet {
