@@ -10,9 +10,10 @@ use crate::buf::{BufPool, IoBuf};
 use crate::config::ReactorConfig;
 use crate::error::RingError;
 use crate::file::{FileEntry, FileOp, Transfer};
+use crate::listener::Listener;
 use crate::output::Sending;
 use crate::slab::{Key, Slab};
-use crate::socket::{Listener, Socket};
+use crate::socket::Socket;
 use crate::timer::{Due, TimerId, Timers};
 
 /// What an operation in flight is; the upper four bits of its user data, above the key of its slot.

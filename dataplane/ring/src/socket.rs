@@ -1,4 +1,4 @@
-//! Sockets: listening, connecting, receiving, sending, closing.
+//! Connections: their making, receiving, closing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,17 +12,13 @@ use rustix::net::{
 
 use crate::error::RingError;
 use crate::io::{Io, Kind};
-use crate::output::{Output, Sending};
+use crate::output::Sending;
 use crate::provided::GROUP;
 use crate::slab::Key;
 
 /// Names a connection of this reactor. A name whose connection is closed is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct SocketId(pub(crate) Key);
-
-/// Names a listening socket of this reactor.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ListenerId(pub(crate) Key);
 
 /// A connected TCP socket that belongs to no reactor (yet): it may travel to another thread.
 #[derive(Debug)]
@@ -62,40 +58,28 @@ pub(crate) enum State {
 }
 
 pub(crate) struct Socket {
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
     pub(crate) token: u64,
     pub(crate) state: State,
     pub(crate) connecting: bool,
     pub(crate) receiving: bool,
     pub(crate) paused: bool,
-    dirty: bool,
-    write_ended: bool,
+    pub(crate) dirty: bool,
+    pub(crate) write_ended: bool,
     /// What is queued.
-    out: Option<Box<Sending>>,
+    pub(crate) out: Option<Box<Sending>>,
     /// What the send in flight owns.
-    flying: Option<Box<Sending>>,
+    pub(crate) flying: Option<Box<Sending>>,
     /// The address that the connect in flight points to.
     address: Option<Box<SocketAddrAny>>,
     pub(crate) error: Option<io::Error>,
 }
 
-pub(crate) struct Listener {
-    fd: OwnedFd,
-    pub(crate) token: u64,
-    pub(crate) accepting: bool,
-    pub(crate) closing: bool,
-}
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
 /// A peer that vanished without a word is noticed after 30 + 3 * 10 s, also where no protocol above asks.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
-/// Unused send operations kept. Connections that have nothing to send own none.
-const SPARES_MAX: usize = 8;
-
-fn socket_for(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn socket_for(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -110,73 +94,6 @@ fn socket_for(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
 }
 
 impl Io {
-    /// Listens; every connection comes as [`Event::Accepted`](crate::Event). `[::]` also takes IPv4.
-    ///
-    /// # Errors
-    /// [`RingError::Listen`], [`RingError::Full`].
-    pub fn listen(&mut self, address: SocketAddr, token: u64) -> Result<ListenerId, RingError> {
-        let open = || -> rustix::io::Result<OwnedFd> {
-            let fd = socket_for(address)?;
-            sockopt::set_socket_reuseaddr(&fd, true)?;
-            if address.is_ipv6() {
-                sockopt::set_ipv6_v6only(&fd, !address.ip().is_unspecified())?;
-            }
-            rustix::net::bind(&fd, &address)?;
-            rustix::net::listen(&fd, BACKLOG)?;
-            Ok(fd)
-        };
-        let fd = open().map_err(|e| RingError::Listen {
-            address,
-            source: e.into(),
-        })?;
-        let listener = Listener {
-            fd,
-            token,
-            accepting: false,
-            closing: false,
-        };
-        let key = self
-            .listeners
-            .insert(listener)
-            .map_err(|_| RingError::Full { what: "listener" })?;
-        self.arm_accept(key);
-        Ok(ListenerId(key))
-    }
-
-    /// The address a listener is bound to (its port, if 0 was asked for).
-    pub fn listener_address(&self, listener: ListenerId) -> Option<SocketAddr> {
-        let any = rustix::net::getsockname(&self.listeners.get(listener.0)?.fd).ok()?;
-        SocketAddr::try_from(any).ok()
-    }
-
-    /// Stops listening; [`Event::ListenerClosed`](crate::Event) says when the address is free.
-    pub fn close_listener(&mut self, listener: ListenerId) {
-        let Some(entry) = self.listeners.get_mut(listener.0) else {
-            return;
-        };
-        if !std::mem::replace(&mut entry.closing, true) {
-            if entry.accepting {
-                self.cancel(Kind::Accept, listener.0);
-            }
-            self.closing_listeners.push(listener.0);
-        }
-    }
-
-    pub(crate) fn arm_accept(&mut self, key: Key) {
-        let Some(entry) = self.listeners.get_mut(key) else {
-            return;
-        };
-        if entry.accepting || entry.closing {
-            return;
-        }
-        entry.accepting = true;
-        let op =
-            opcode::AcceptMulti::new(types::Fd(entry.fd.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
-        // SAFETY: the entry points to nothing; the descriptor is owned by the listener, which stays until
-        // the accept has ended.
-        unsafe { self.push(op.build().user_data(Kind::Accept.tag(key))) }
-    }
-
     /// Connects; the outcome is [`Event::Connected`](crate::Event), or `Closed` with the error.
     ///
     /// # Errors
@@ -251,29 +168,6 @@ impl Io {
         if let Some(socket) = self.sockets.get_mut(socket.0) {
             socket.token = token;
         }
-    }
-
-    /// The queue to append to; sent at the end of the turn. `None` when the connection is (being) closed.
-    /// Before [`Event::Connected`](crate::Event) it only collects.
-    pub fn output(&mut self, socket: SocketId) -> Option<&mut Output> {
-        let key = socket.0;
-        let socket = self.sockets.get_mut(key)?;
-        if !matches!(socket.state, State::Open | State::Connecting) {
-            return None;
-        }
-        if !std::mem::replace(&mut socket.dirty, true) {
-            self.dirty.push(key);
-        }
-        let spares = &mut self.spares;
-        let out = socket
-            .out
-            .get_or_insert_with(|| spares.pop().unwrap_or_else(|| Box::new(Sending::new())));
-        Some(&mut out.output)
-    }
-
-    /// Bytes queued and in flight that the kernel has not taken yet.
-    pub fn queued_bytes(&self, socket: SocketId) -> usize {
-        self.sockets.get(socket.0).map_or(0, Socket::queued_bytes)
     }
 
     /// Connections of this reactor, closing ones included.
@@ -380,108 +274,9 @@ impl Io {
         }
         self.closing.push(key);
     }
-
-    fn keep_spare(&mut self, sending: Option<Box<Sending>>) {
-        if let Some(mut sending) = sending
-            && self.spares.len() < SPARES_MAX
-        {
-            sending.done = 0;
-            sending.output.clear();
-            self.spares.push(sending);
-        }
-    }
-
-    /// Starts a send for every connection that has something queued and none in flight.
-    pub(crate) fn flush(&mut self) {
-        while let Some(key) = self.dirty.pop() {
-            let Some(socket) = self.sockets.get_mut(key) else {
-                continue;
-            };
-            socket.dirty = false;
-            let idle = socket.flying.is_none();
-            if !idle || !matches!(socket.state, State::Open | State::Finishing) {
-                continue;
-            }
-            match socket.out.take() {
-                Some(out) if !out.output.is_empty() => {
-                    socket.flying = Some(out);
-                    self.send(key);
-                }
-                out => {
-                    if socket.state == State::Finishing
-                        && !std::mem::replace(&mut socket.write_ended, true)
-                    {
-                        let _ = shutdown(&socket.fd, Shutdown::Write);
-                    }
-                    self.keep_spare(out);
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, key: Key) {
-        let Some(socket) = self.sockets.get_mut(key) else {
-            return;
-        };
-        let fd = types::Fd(socket.fd.as_raw_fd());
-        let Some(flying) = socket.flying.as_mut() else {
-            return;
-        };
-        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL).unsigned_abs();
-        let op = opcode::SendMsg::new(fd, flying.message()).flags(flags);
-        // SAFETY: message, vectors and payload belong to the boxed `flying`, which nobody changes until
-        // the send's completion; the descriptor is owned by the socket, which stays as long.
-        unsafe { self.push(op.build().user_data(Kind::Send.tag(key))) }
-    }
-
-    /// Takes in a send's result; returns the connection's token and fill when the user should hear of it.
-    pub(crate) fn sent(&mut self, key: Key, result: io::Result<usize>) -> Option<(u64, usize)> {
-        let socket = self.sockets.get_mut(key)?;
-        let flying = socket.flying.as_mut()?;
-        let total = flying.output.len();
-        let closing = socket.state == State::Closing;
-        let error = match result {
-            Ok(0) => Some(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                flying.done += count;
-                None
-            }
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => None,
-            Err(error) => Some(error),
-        };
-        if error.is_none() && flying.done < total && !closing {
-            self.send(key);
-            return None;
-        }
-        let done = socket.flying.take();
-        if closing {
-            self.closing.push(key);
-        } else if !std::mem::replace(&mut socket.dirty, true) {
-            self.dirty.push(key);
-        }
-        let (token, queued) = (socket.token, socket.queued_bytes());
-        self.keep_spare(done);
-        match error {
-            Some(error) => {
-                self.begin_close(key, Some(error));
-                None
-            }
-            None if closing => None,
-            None => Some((token, queued)),
-        }
-    }
 }
 
 impl Socket {
-    fn queued_bytes(&self) -> usize {
-        let out = self.out.as_ref().map_or(0, |out| out.output.len());
-        let flying = self
-            .flying
-            .as_ref()
-            .map_or(0, |flying| flying.output.len().saturating_sub(flying.done));
-        out + flying
-    }
-
     /// Takes in the outcome of the connect.
     pub(crate) fn connected(&mut self) {
         self.connecting = false;
