@@ -27,8 +27,9 @@ const EXT4_BLOCKS_LOW: usize = 1024 + 0x4;
 const EXT4_LOG_BLOCK_SIZE: usize = 1024 + 0x18;
 const EXT4_BLOCKS_HIGH: usize = 1024 + 0x150;
 
-/// Room at the end of a device that is left alone: mkfs and resize2fs do not use a last block group that is too small.
-const EXT4_GROW_MIN_BYTES: u64 = 4 << 20;
+/// Room at the end of a device that is left alone: mkfs and resize2fs do not use a last block group that has hardly
+/// more room than its own tables need, which are less than 8 MiB. Without this, every staging would check such a volume.
+const EXT4_GROW_MIN_BYTES: u64 = 16 << 20;
 
 /// Exit status of e2fsck: errors were mended.
 const E2FSCK_MENDED: i32 = 1;
