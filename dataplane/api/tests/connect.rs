@@ -22,10 +22,7 @@ impl Node for Empty {
             ..NodeReport::default()
         }))
     }
-    async fn watch(
-        &self,
-        _: Request<WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(tokio_stream::iter(Vec::new())))
     }
     async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
