@@ -9,7 +9,7 @@ use super::error::NodeError;
 use super::mounts::{self, DeviceNumber};
 use super::{Node, blocking};
 use crate::proto::csi;
-use crate::request::{self, Access, Capability, Mode};
+use crate::request::{self, Access, Capability, FileSystem, Mode};
 
 /// What a pod asked for.
 struct Wanted {
@@ -36,8 +36,8 @@ impl<A: Attacher> Node<A> {
             read_only: r.readonly || capability.mode.is_read_only(),
         };
         match capability.access {
-            Access::Mount { .. } => {
-                blocking(move || publish_file_system(&wanted, &staging)).await?;
+            Access::Mount { fs, .. } => {
+                blocking(move || publish_file_system(&wanted, &staging, fs)).await?;
             }
             Access::Block => {
                 let attached = self.attacher.find(&volume).await?;
@@ -64,11 +64,20 @@ impl<A: Attacher> Node<A> {
     }
 }
 
-fn publish_file_system(wanted: &Wanted, staging: &Path) -> Result<(), NodeError> {
+fn publish_file_system(wanted: &Wanted, staging: &Path, fs: FileSystem) -> Result<(), NodeError> {
     let staged = mounts::at(staging)?.ok_or_else(|| NodeError::NotStaged {
         volume: wanted.volume.clone(),
         path: staging.to_owned(),
     })?;
+    // Two claims of one volume share its staging: the kubelet stages for the first of them only.
+    if staged.fs_type != fs.name() {
+        return Err(NodeError::OtherContent {
+            volume: wanted.volume.clone(),
+            device: staged.source,
+            found: format!("a file system {}", staged.fs_type),
+            asked: fs.name(),
+        });
+    }
     let same = match mounts::at(&wanted.target)? {
         Some(mount) if mount.device == staged.device && mount.root == staged.root => Some(mount),
         Some(other) => return Err(taken(wanted, &other.source)),
@@ -85,7 +94,7 @@ fn publish_file_system(wanted: &Wanted, staging: &Path) -> Result<(), NodeError>
     }
     check_single_writer(wanted, &staged.source, staged.device, staging)?;
     let doing = format!("make the folder {}", wanted.target.display());
-    fs::create_dir_all(&wanted.target).map_err(NodeError::system(doing))?;
+    std::fs::create_dir_all(&wanted.target).map_err(NodeError::system(doing))?;
     bind(staging, wanted)
 }
 

@@ -40,6 +40,18 @@ async fn nothing_is_published_that_is_not_staged() {
 }
 
 #[tokio::test]
+async fn another_file_system_than_staged_is_not_published() {
+    let Some(bench) = bench() else { return };
+    bench.image("v", 64 * MIB);
+    bench.stage("v", "ext4").await.unwrap();
+    let error = bench.publish("v", "p", "xfs", false).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.message().contains("ext4"), "{}", error.message());
+    assert!(error.message().contains("xfs"), "{}", error.message());
+    bench.publish("v", "p", "ext4", false).await.unwrap();
+}
+
+#[tokio::test]
 async fn one_pod_alone() {
     let Some(bench) = bench() else { return };
     for fs_type in ["ext4", ""] {
