@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::attacher::Attacher;
 use super::error::NodeError;
@@ -48,9 +48,27 @@ impl<A: Attacher> Node<A> {
                 flags,
                 read_only,
             };
-            stage_file_system(&wanted).await?;
+            if let Err(error) = stage_file_system(&wanted).await {
+                self.let_go(&volume, wanted.device).await;
+                return Err(error);
+            }
         }
         Ok(csi::NodeStageVolumeResponse {})
+    }
+
+    /// Detaches a device that could not be staged, unless something uses it. The kubelet does not unstage what was refused
+    /// for good, so nobody else would, and no other node could have the volume.
+    async fn let_go(&self, volume: &str, device: PathBuf) {
+        let name = volume.to_owned();
+        if blocking(move || check_unused(&name, &device))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        if let Err(error) = self.attacher.detach(volume).await {
+            warn!(volume, %error, "cannot detach what could not be staged");
+        }
     }
 
     pub(super) async fn unstage(
