@@ -50,7 +50,7 @@ same_data() {
 counters_rest() { # without a pod nobody reads or writes
   k scale statefulset/postgres --replicas=0
   wait_gone pod/postgres-0 60
-  until_ok 60 "no attachment" no_attachment
+  until_ok 60 "the volume is detached" detached "$volume"
   local a b
   a=$(io_count 1 "$volume")
   sleep 3
@@ -60,7 +60,6 @@ counters_rest() { # without a pod nobody reads or writes
   k scale statefulset/postgres --replicas=1
   db_ready
 }
-no_attachment() { [ -z "$(k get nvmeattachments -o jsonpath="{.items[?(@.spec.namespace==\"$volume\")].metadata.name}")" ]; }
 counted() { local a b; read -r a b <"$OUT/counters"; say "          I/O done by the target: $a before, $b after"; }
 
 step "removing what an earlier demo left" clean

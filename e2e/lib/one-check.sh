@@ -22,6 +22,8 @@ if [ "$NEEDS" = cluster ]; then
   later k delete namespace "$ID" --wait=true --timeout=90s
   kubectl config set-context --current --namespace="$ID" >/dev/null
 fi
-PS4='+ ${SECONDS}s '
+# The trace of the commands goes to a file of its own.
+exec 19>"$OUT/${ID#e2e-}.trace"
+BASH_XTRACEFD=19 PS4='+ ${SECONDS}s '
 set -x
 "$2"

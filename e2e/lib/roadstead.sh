@@ -60,6 +60,9 @@ in_pod() { # POD COMMAND...
 }
 volume_of() { field "pvc/$1" .spec.volumeName; } # PVC: the name of its NVMeNamespace
 
+attachment_of() { k get nvmeattachments -o jsonpath="{.items[?(@.spec.namespace==\"$1\")].metadata.name}"; } # VOLUME
+detached() { [ -z "$(attachment_of "$1")" ]; }
+
 image_ref() { cat "$APP_IMAGES/$1.tar.ref"; }
 # daemon_pod NODE: the pod of the node DaemonSet there
 daemon_pod() { k get pod -n "$NS" -l app.kubernetes.io/component=node --field-selector "spec.nodeName=node$1" -o jsonpath='{.items[0].metadata.name}'; }

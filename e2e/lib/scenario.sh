@@ -24,9 +24,10 @@ run_later() {
   local i
   set +e
   for ((i = ${#LATER[@]} - 1; i >= 0; i--)); do
-    echo "+ later: ${LATER[i]}"
+    echo "+ ${SECONDS}s later: ${LATER[i]}"
     eval "${LATER[i]}"
   done
+  echo "+ ${SECONDS}s cleaned"
 }
 collect() { # DIRECTORY NAMESPACE: what the cluster looks like after a failure
   mkdir -p "$1"

@@ -15,21 +15,22 @@ check other-filesystem "A volume that holds ext4 is never formatted because xfs 
 check unknown-parameter "An unknown StorageClass parameter is named, with the known ones."
 
 mounted_drive() {
-  local dev sum
+  local dev
   dev=$(loop_make 1 "$ID" 128M)
   later loop_remove 1 "$ID"
   node 1 sh -ec "mkfs.ext4 -q $dev; mkdir -p /mnt/$ID; mount $dev /mnt/$ID; echo precious >/mnt/$ID/file; sync"
   later node 1 umount "/mnt/$ID"
-  sum=$(node 1 sha256sum "$DRIVES/$ID.loop")
   device_target "$ID" 1 "$dev"
   later k delete target "$ID" --timeout=60s
-  wait_drive "$ID" '^Refused Mounted: .+'
+  wait_drive "$ID" '^Refused (Mounted|InUse): .+'
   wait_condition "target/$ID" Ready '^False'
   device_target "$ID" 1 "$dev" true
   never_within 6 "force takes a mounted drive" drive_like "$ID" '^Online'
-  drive_like "$ID" '^Refused Mounted'
-  [ "$(node 1 sh -c "sync; cat /mnt/$ID/file")" = precious ] || die "the file is gone"
-  [ "$(node 1 sha256sum "$DRIVES/$ID.loop")" = "$sum" ] || die "something wrote to the drive"
+  drive_like "$ID" '^Refused'
+  node 1 umount "/mnt/$ID"
+  node 1 e2fsck -fn "$dev" || die "the file system is damaged"
+  node 1 mount "$dev" "/mnt/$ID"
+  [ "$(node 1 cat "/mnt/$ID/file")" = precious ] || die "the file is gone"
 }
 
 foreign_filesystem() {
@@ -203,6 +204,7 @@ other_filesystem() {
   in_pod ext4 sh -c 'echo kept >/data/f; sync'
   v=$(volume_of data)
   k delete pod ext4 --timeout=60s
+  until_ok 60 "$v is detached" detached "$v" # else the kubelet would use the old mount
   k apply -f - <<Y
 apiVersion: v1
 kind: PersistentVolume

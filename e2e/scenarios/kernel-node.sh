@@ -14,7 +14,7 @@ pod() {
   volume_pod p 11 data 512Mi
   local v a
   v=$(volume_of data)
-  a=$(k get nvmeattachments -o jsonpath="{.items[?(@.spec.namespace==\"$v\")].metadata.name}")
+  a=$(attachment_of "$v")
   wait_field "nvmeattachment/$a" .status.attachMethod '^kernel$'
   wait_field "nvmeattachment/$a" .status.device '^/dev/nvme'
   in_pod p fio --name=v --filename=/data/f --size=32M --rw=randrw --bs=4k --direct=1 --ioengine=libaio --iodepth=8 \
