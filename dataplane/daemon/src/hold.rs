@@ -1,8 +1,9 @@
 //! `roadsteadd --hold`: a process that starts the daemon, keeps its block devices alive, and starts it again.
 //!
 //! It does nothing that could fail: no socket to the outside, no I/O. What it keeps is described in
-//! [`roadstead_attach::holder`]. While it keeps nothing, the end of the daemon is its own end, and whoever started it
-//! sees how; while it keeps devices that pods use, it starts the daemon again. SIGTERM, SIGINT and SIGHUP go to the
+//! [`roadstead_attach::holder`]. A daemon that was killed is started again at once, which is sooner than whoever started
+//! the holder would do it. One that ends by itself is started again only while devices are kept that pods use;
+//! otherwise its end is the holder's end, and whoever started it sees how. SIGTERM, SIGINT and SIGHUP go to the
 //! daemon, and after a SIGTERM or SIGINT nothing is started again.
 
 use std::collections::HashMap;
@@ -83,13 +84,14 @@ async fn hold() -> anyhow::Result<ExitCode> {
         let since = Instant::now();
         let ended = one_daemon(&mut kept).await?;
         let usage = ended.status.code() == Some(i32::from(EXIT_USAGE));
-        if ended.asked || usage || kept.is_empty() {
+        let gave_up = ended.status.code().is_some() && kept.is_empty();
+        if ended.asked || usage || gave_up {
             return Ok(exit_code(ended.status));
         }
         tracing::warn!(
             status = %ended.status,
             devices = kept.len(),
-            "the daemon ended; its devices wait and it is started again"
+            "the daemon ended and is started again"
         );
         pause = if since.elapsed() > STEADY {
             PAUSE_MIN

@@ -74,6 +74,28 @@ fn possible() -> bool {
 }
 
 #[tokio::test]
+async fn a_killed_daemon_is_started_again_and_one_that_gives_up_is_not() {
+    let dir = temporary();
+    let daemon = Daemon::start(dir.path(), &["--hold"]).await;
+    let holder = daemon.id();
+    let first = until("there is a daemon", async || child_of(holder)).await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    until("there is another daemon", async || {
+        child_of(holder).filter(|pid| *pid != first)
+    })
+    .await;
+    until("it answers", async || {
+        roadstead_api::connect_unix(&daemon.socket).await.ok()
+    })
+    .await;
+    // The state directory is locked: this one gives up, and so does its holder.
+    let second = Daemon::spawn(dir.path(), &["--hold"]);
+    assert!(!second.wait(), "the end is told");
+    assert!(daemon.stop(), "SIGTERM ends daemon and holder");
+}
+
+#[tokio::test]
 async fn devices_outlive_the_daemon() {
     if !possible() {
         return;

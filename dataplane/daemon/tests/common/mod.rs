@@ -39,7 +39,7 @@ impl Daemon {
         daemon
     }
 
-    fn spawn(dir: &Path, arguments: &[&str]) -> Self {
+    pub fn spawn(dir: &Path, arguments: &[&str]) -> Self {
         let socket = dir.join("run/sock");
         let log = dir.join("log");
         let file = std::fs::File::options()
@@ -123,6 +123,11 @@ impl Daemon {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits for its end; whether it ended well.
+    pub fn wait(mut self) -> bool {
+        self.child.wait().unwrap().success()
     }
 
     /// SIGTERM; whether it ended well.
