@@ -82,9 +82,9 @@ kubelet_repeats() {
     sleep "$((i % 3)).5"
     kill_in_node 2 kubelet
     wait_pod p 120
-    in_pod p sh -c "echo $i >>/data/f; sync"
+    in_pod_retry p sh -c "echo $i >/data/file-$i; sync"
     kill_in_node 2 kubelet
-    [ "$(in_pod_retry p cat /data/f | wc -l)" = "$i" ] || die "the file has another length"
+    [ "$(in_pod_retry p sh -c 'cat /data/file-* | wc -l')" = "$i" ] || die "files are missing"
     k delete pod p --wait=false
     sleep 0.5
     kill_in_node 2 kubelet
@@ -97,11 +97,11 @@ kubelet_repeats() {
 }
 in_pod_retry() { # kubectl exec goes through the kubelet, which may just be starting
   local i
-  for i in 1 2 3 4 5 6 7 8; do
+  for i in $(seq 20); do
     in_pod "$@" && return
     sleep 1
   done
-  return 1
+  die "not within 20 tries: $*"
 }
 
 # kill_while_writing NODE: the daemon of that node dies five times below a pod on node2 whose volume is on node1
