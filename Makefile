@@ -20,7 +20,9 @@ test: ## every check and every test; ends with a summary
 e2e: ## the cluster and virtual machine scenarios alone; LIST=1 lists them, ONLY=NAME or ONLY=NAME/CHECK runs one
 	@e2e/run $(if $(LIST),--list) $(ONLY)
 bench: ## measures speed, CPU and memory and writes docs/benchmarks.md
-	@e2e/run speed && e2e/bench.py --cluster-json e2e/.out/speed.json
+	@e2e/run speed
+	cargo build --locked --release --package roadsteadd --package roadstead-initiator
+	@e2e/bench.py --cluster-json e2e/.out/speed.json
 
 .PHONY: build image
 build: ## the four programs, into target/$(PROFILE)
