@@ -67,8 +67,8 @@ image_ref() { cat "$APP_IMAGES/$1.tar.ref"; }
 # daemon_pod NODE: the pod of the node DaemonSet there
 daemon_pod() { k get pod -n "$NS" -l app.kubernetes.io/component=node --field-selector "spec.nodeName=node$1" -o jsonpath='{.items[0].metadata.name}'; }
 metrics() { curl -sS -m 5 "http://$(node_ip "$1"):7421/metrics"; }
-kill_in_node() { # NODE PROCESS: SIGKILL, in that node's own PID namespace
-  node "$1" pkill -KILL -x "$2"
+kill_in_node() { # NODE PROCESS: SIGKILL, in that node's own PID namespace; one that is just starting is waited for
+  until_ok 30 "a process $2 to kill on node$1" node "$1" pkill -KILL -x "$2"
 }
 
 # Drives that are block devices: loop devices over files on the node.

@@ -10,7 +10,6 @@ check() { # NAME SENTENCE [SECONDS]
 }
 scenario_load() { # NAME
   CHECKS=() SENTENCES=() TIMEOUTS=()
-  unset -f setup teardown 2>/dev/null || true
   [ -f "$E2E/scenarios/$1.sh" ] || die "no scenario $1: make e2e LIST=1 lists them"
   # shellcheck disable=SC1090
   . "$E2E/scenarios/$1.sh"

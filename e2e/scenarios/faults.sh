@@ -135,7 +135,7 @@ operator_kill() {
   (
     set +x
     while [ ! -e "$stop" ]; do
-      for i in 1 2 3; do kill_in_node $i roadstead-opera || true; done
+      for i in 1 2 3; do node $i pkill -KILL -x roadstead-opera || true; done
       sleep 1.5
     done
   ) >/dev/null 2>&1 &
@@ -151,7 +151,7 @@ operator_kill() {
   k delete pod --all --grace-period=0 --wait=false
   k delete pvc --all --wait=false
   for round in 1 2 3; do
-    for i in 1 2 3; do kill_in_node $i roadstead-opera || true; done
+    for i in 1 2 3; do node $i pkill -KILL -x roadstead-opera || true; done
     sleep "$round"
   done
   until_ok 240 "no volume is left on $ID" no_volume_on "$ID"
