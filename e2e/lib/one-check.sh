@@ -18,8 +18,9 @@ if [ "$NEEDS" = cluster ]; then
   cp "$KUBECONFIG" "$OUT/$ID.kubeconfig"
   export KUBECONFIG=$OUT/$ID.kubeconfig
   later rm -f "$KUBECONFIG"
+  k delete namespace "$ID" --ignore-not-found --timeout=90s
   k create namespace "$ID"
-  later k delete namespace "$ID" --wait=true --timeout=90s
+  later k delete namespace "$ID" --wait=false
   kubectl config set-context --current --namespace="$ID" >/dev/null
 fi
 # The trace of the commands goes to a file of its own.
