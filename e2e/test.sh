@@ -20,10 +20,11 @@ part() {
   rc=$?
   set -e
   printf '%s\t%s\t%s\n' "$([ $rc = 0 ] && echo ok || echo FAIL)" "$name" $((SECONDS - t0)) >>"$PARTS"
+  [ $rc = 0 ] || [ -n "${COUNTED:-}" ] || printf 'FAIL\t%s\t%s\t\n' "$name" $((SECONDS - t0)) >>"$RESULTS"
 }
 # counted PART: a part that counts as one check
 counted() {
-  part "$@"
+  COUNTED=1 part "$@"
   awk -F'\t' -v n="$1" '$2 == n {printf "%s\t%s\t%s\t\n", $1, $2, $3}' "$PARTS" >>"$RESULTS"
 }
 unit_tests() { # every Rust test is a check of its own
@@ -32,7 +33,7 @@ unit_tests() { # every Rust test is a check of its own
   return $rc
 }
 count_unit_tests() {
-  sed -nE 's/^test (.*) \.\.\. (ok|FAILED|ignored).*/\2\t\1/p' "$OUT/step-unit-and-property-tests-.log" |
+  sed -nE 's/^test (.*) \.\.\. (ok|FAILED|ignored).*/\2\t\1/p' "$OUT/step-unit-and-property-tests.log" |
     sed -E 's/^FAILED/FAIL/; s/^ignored/skip/; s/$/\t0\t/' >>"$RESULTS"
 }
 
@@ -40,6 +41,7 @@ cargo_lane() {
   counted "formatting" cargo fmt --all --check
   counted "lints (clippy, warnings are errors)" cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
   part "unit and property tests" unit_tests
+  part "the four programs" cargo build --locked --profile "$PROFILE" --workspace --bins
 }
 other_lane() {
   # shellcheck disable=SC2046
@@ -51,20 +53,35 @@ other_lane() {
   part "images with PostgreSQL and tools" "$E2E/images.sh" postgres toolbox
 }
 
+# Virtual machines and the cluster share nothing but the cores.
+vm_lane() {
+  local names
+  mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=vm' ./*.sh | sed 's|^./||; s|.sh$||')
+  scenarios "virtual machine scenarios" "${names[@]}"
+}
+cluster_lane() {
+  local names
+  mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=cluster' ./*.sh | sed 's|^./||; s|.sh$||')
+  scenarios "cluster scenarios" "${names[@]}"
+}
+scenarios() { # PART NAME...
+  local part=$1 s0=$SECONDS rc=0
+  shift
+  NO_CARGO=1 "$E2E/run" "$@" || rc=$?
+  printf '%s\t%s\t%s\n' "$([ $rc = 0 ] && echo ok || echo FAIL)" "$part" $((SECONDS - s0)) >>"$PARTS"
+  # A run that ended without a failed check failed before its first one.
+  if [ $rc != 0 ] && ! grep -q '^FAIL' "$RESULTS"; then
+    printf 'FAIL\t%s\t%s\tended early\n' "$part" $((SECONDS - s0)) >>"$RESULTS"
+  fi
+}
+
 t0=$SECONDS
 step "prerequisites" prereqs
 side_by_side cargo_lane other_lane
 count_unit_tests
 was_up=0
 [ ! -f "$CLUSTER_DIR/run/up" ] || was_up=1
-s0=$SECONDS
-set +e
-"$E2E/run"
-rc=$?
-set -e
-printf '%s\t%s\t%s\n' "$([ $rc = 0 ] && echo ok || echo FAIL)" "scenarios" $((SECONDS - s0)) >>"$PARTS"
-# A scenario run that ended without results failed before its first check.
-[ $rc = 0 ] || grep -q '^FAIL' "$RESULTS" || printf 'FAIL\tscenarios\t%s\tended early\n' $((SECONDS - s0)) >>"$RESULTS"
+side_by_side vm_lane cluster_lane
 [ $was_up = 1 ] || "$E2E/cluster/cluster" down
 
 echo
