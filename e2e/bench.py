@@ -197,7 +197,8 @@ Written by `make bench` on {machine()}. Target on core 0, load generator (`roads
 connection, release build. Medians of {a.rounds} rounds of {a.seconds:g} s; in each round every row runs once, and the raw limit
 beside it: two threads that exchange the same bytes without NVMe (`cargo bench -p roadstead-ring`). Absolute figures of
 different runs cannot be compared: such machines are shared. "file" is a file on the machine's disk with direct I/O.
-Data was verified in a run of its own before.
+Data was verified in a run of its own before. Load average at the end, with about 2 of it from the benchmark itself:
+{os.getloadavg()[0]:.1f}.
 """, file=f)
         met = table(results, raw, rows, f)
         if idle:
