@@ -45,19 +45,8 @@ pub const VERSION: &str = "v1alpha1";
 /// Finalizer that the operator sets before anything of an object exists on a node, and lifts when nothing does.
 pub const FINALIZER: &str = "roadstead.io/protect";
 
-/// What a volume's subsystem NQN starts with; the volume's UUID follows.
-pub const NQN_PREFIX: &str = "nqn.2026-11.io.roadstead:";
-
 /// The namespace identifier of a volume: the only one in its subsystem.
 pub const VOLUME_NSID: u32 = 1;
 
-/// TCP port of NVMe/TCP on a storage node.
-pub const NVME_TCP_PORT: u16 = 4420;
-
 /// Topology key of the CSI driver: its value is the node's name.
 pub const TOPOLOGY_KEY: &str = "topology.roadstead.io/node";
-
-/// The NQN of the subsystem that serves the volume `uuid`.
-pub fn subsystem_nqn(uuid: &str) -> String {
-    format!("{NQN_PREFIX}{uuid}")
-}

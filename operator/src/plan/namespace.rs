@@ -4,12 +4,11 @@
 //! Ready; then, deleted and without attachments: the decision to remove it (condition `Deleting`, reason
 //! `Removing`), the node's tombstone, the node's word that it is gone, the finalizer lifted.
 
+use roadstead_api::subsystem_nqn;
 use roadstead_api::v1::{VolumeReport, VolumeState};
 use roadstead_crds::condition::{self, DELETING, READY, Status, find, reason};
 use roadstead_crds::quantity::for_people;
-use roadstead_crds::{
-    Condition, FINALIZER, NVMeNamespace, NVMeNamespaceStatus, VOLUME_NSID, subsystem_nqn,
-};
+use roadstead_crds::{Condition, FINALIZER, NVMeNamespace, NVMeNamespaceStatus, VOLUME_NSID};
 
 use super::index::{Applied, Index};
 use super::placement::{Placement, is_protected, is_removing, placement};

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
+use roadstead_api::NVME_TCP_PORT;
 use roadstead_api::v1::{
     Drive, FileSource, MemorySource, Namespace, NodeState, Portal, Subsystem, Transport, Volume,
     drive::Source,
 };
 use roadstead_crds::quantity::parse_bytes;
-use roadstead_crds::{DriveSource, DriveSpec, NVME_TCP_PORT, Target, VOLUME_NSID};
+use roadstead_crds::{DriveSource, DriveSpec, Target, VOLUME_NSID};
 use uuid::Uuid;
 
 use super::access::{access, host_nqn};
