@@ -27,13 +27,15 @@ counted() {
   COUNTED=1 part "$@"
   awk -F'\t' -v n="$1" '$2 == n {printf "%s\t%s\t%s\t\n", $1, $2, $3}' "$PARTS" >>"$RESULTS"
 }
+UNIT_LOG=$OUT/step-unit-and-property-tests.log # where `step` keeps the output
 unit_tests() { # every Rust test is a check of its own
-  local rc=0
-  cargo test --locked --profile "$PROFILE" --workspace --no-fail-fast || rc=1
-  return $rc
+  cargo test --locked --profile "$PROFILE" --workspace --no-fail-fast && return
+  echo "What failed, in short:"
+  grep -E -A 2 ' panicked at |^test .* FAILED$|^test result: FAILED' "$UNIT_LOG" | tail -n 38 || true
+  return 1
 }
 count_unit_tests() {
-  sed -nE 's/^test (.*) \.\.\. (ok|FAILED|ignored).*/\2\t\1/p' "$OUT/step-unit-and-property-tests.log" |
+  sed -nE 's/^test (.*) \.\.\. (ok|FAILED|ignored).*/\2\t\1/p' "$UNIT_LOG" |
     sed -E 's/^FAILED/FAIL/; s/^ignored/skip/; s/$/\t0\t/' >>"$RESULTS"
 }
 

@@ -5,7 +5,9 @@ use roadstead_csi::request::PublishContext;
 use serde_json::json;
 use tonic::Code;
 
-use crate::bench::{ATTACHMENTS, MIB, bench, create_request, willing};
+use crate::bench::{
+    ATTACHMENTS, LITTLE_PATIENCE, MIB, PATIENCE, bench, create_request, willing,
+};
 use crate::fake_api::Does;
 
 #[tokio::test]
@@ -88,13 +90,14 @@ async fn two_nodes_cannot_both_win() {
 
 #[tokio::test]
 async fn unpublishing_waits_until_the_node_is_shut_out() {
-    let bench = bench().await;
+    let mut bench = bench().await;
     bench.create(create_request("v", MIB, &[])).await.unwrap();
     bench
         .publish("v", "node1", Mode::SingleNodeWriter)
         .await
         .unwrap();
     bench.api.operator(|_, _| Does::Nothing);
+    bench.wait_at_most(LITTLE_PATIENCE);
     let error = bench.unpublish("v", "node1").await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
     let early = bench
@@ -102,6 +105,7 @@ async fn unpublishing_waits_until_the_node_is_shut_out() {
         .await
         .unwrap_err();
     assert_eq!(early.code(), Code::Aborted, "{early:?}");
+    bench.wait_at_most(PATIENCE);
     bench.api.operator(willing);
     bench.unpublish("v", "node1").await.unwrap();
 }

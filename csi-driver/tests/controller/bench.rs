@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kube::Client;
 use roadstead_csi::controller::Controller;
 use roadstead_csi::proto::csi;
 use roadstead_csi::proto::csi::controller_server::Controller as _;
@@ -18,9 +19,15 @@ pub(crate) const MIB: i64 = 1 << 20;
 pub(crate) const VOLUMES: &str = "nvmenamespaces";
 pub(crate) const ATTACHMENTS: &str = "nvmeattachments";
 
+/// How long a call waits for the operator. Generous: other tests share the machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The same where the operator never answers.
+pub(crate) const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
+
 pub(crate) struct Bench {
     pub(crate) api: FakeApi,
     pub(crate) controller: Controller,
+    client: Client,
 }
 
 /// A cluster with two nodes and a Target with 100 MiB left; the operator does nothing.
@@ -37,9 +44,11 @@ pub(crate) async fn idle() -> Bench {
     ];
     let target = json!({"spec": {"node": "node1", "drives": []}, "status": {"drives": drives}});
     api.put("targets", "t1", target);
-    let wait_max = Duration::from_millis(300);
-    let controller = Controller::new(client, wait_max, Rpc::default());
-    Bench { api, controller }
+    Bench {
+        api,
+        controller: Controller::new(client.clone(), PATIENCE, Rpc::default()),
+        client,
+    }
 }
 
 /// The same with an operator that makes everything true at once.
@@ -96,6 +105,11 @@ pub(crate) fn create_request(
 }
 
 impl Bench {
+    /// The calls that follow wait at most this long for the operator.
+    pub(crate) fn wait_at_most(&mut self, wait_max: Duration) {
+        self.controller = Controller::new(self.client.clone(), wait_max, Rpc::default());
+    }
+
     pub(crate) async fn create(
         &self,
         request: csi::CreateVolumeRequest,

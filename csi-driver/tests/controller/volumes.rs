@@ -5,7 +5,9 @@ use roadstead_csi::proto::csi::volume_capability::access_mode::Mode;
 use serde_json::json;
 use tonic::Code;
 
-use crate::bench::{MIB, VOLUMES, bench, capability, create_request, idle, willing};
+use crate::bench::{
+    LITTLE_PATIENCE, MIB, PATIENCE, VOLUMES, bench, capability, create_request, idle, willing,
+};
 use crate::fake_api::{Does, ready};
 
 #[tokio::test]
@@ -121,7 +123,8 @@ async fn a_volume_without_room_leaves_nothing() {
 
 #[tokio::test]
 async fn a_slow_operator_is_waited_for_and_found_again() {
-    let bench = idle().await;
+    let mut bench = idle().await;
+    bench.wait_at_most(LITTLE_PATIENCE);
     bench.api.operator(|plural, object| match plural {
         VOLUMES => Does::Status(json!({"conditions": ready(object, "False", "DriveOffline")})),
         _ => Does::Nothing,
@@ -143,6 +146,7 @@ async fn a_slow_operator_is_waited_for_and_found_again() {
         [Code::DeadlineExceeded, Code::Aborted],
         "one at a time"
     );
+    bench.wait_at_most(PATIENCE);
     bench.api.operator(willing);
     bench.create(request()).await.unwrap();
     assert_eq!(bench.api.get(VOLUMES, "v").unwrap()["metadata"]["uid"], uid);
@@ -150,7 +154,7 @@ async fn a_slow_operator_is_waited_for_and_found_again() {
 
 #[tokio::test]
 async fn deletion_waits_until_the_volume_is_gone() {
-    let bench = bench().await;
+    let mut bench = bench().await;
     bench.delete("none").await.unwrap();
     bench.delete("No Object/Name").await.unwrap();
     bench.create(create_request("v", MIB, &[])).await.unwrap();
@@ -169,6 +173,7 @@ async fn deletion_waits_until_the_volume_is_gone() {
     bench.unpublish("v", "node1").await.unwrap();
 
     bench.api.operator(|_, _| Does::Nothing);
+    bench.wait_at_most(LITTLE_PATIENCE);
     assert_eq!(
         bench.delete("v").await.unwrap_err().code(),
         Code::DeadlineExceeded
@@ -183,6 +188,7 @@ async fn deletion_waits_until_the_volume_is_gone() {
         .await
         .unwrap_err();
     assert_eq!(late.code(), Code::Aborted, "{late:?}");
+    bench.wait_at_most(PATIENCE);
     bench.api.operator(willing);
     bench.delete("v").await.unwrap();
     assert!(bench.api.get(VOLUMES, "v").is_none());

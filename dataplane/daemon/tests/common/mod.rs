@@ -10,6 +10,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use roadstead_api::v1;
@@ -173,12 +174,24 @@ pub fn temporary() -> TempDir {
         .unwrap()
 }
 
-/// A port that nobody uses now.
+/// Ports that tests give to daemons: below those that the kernel gives to whoever connects, so that no connection of
+/// another test takes one before its daemon does.
+const PORTS: std::ops::Range<u16> = 12_000..28_000;
+
+/// A port that nobody uses now, and no other test of this process is given.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that run at the same time begin far from each other.
+    let start = std::process::id().wrapping_mul(61);
+    let count = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..count {
+        let nth = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let address = ([127, 0, 0, 1], PORTS.start + u16::try_from(nth).unwrap()).into();
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    unreachable!("no port of {PORTS:?} is free")
 }
 
 pub const MIB: u64 = 1 << 20;
