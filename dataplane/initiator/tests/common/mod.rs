@@ -156,13 +156,16 @@ impl Shared {
             if self.ended.load(Ordering::Relaxed) {
                 break;
             }
+            stream.set_nodelay(true).unwrap();
+            let kept = stream.try_clone().unwrap();
+            // With the lock of `cut`: after a refusal and a cut no connection is left.
+            let mut streams = self.streams.lock().unwrap();
             if self.refuse.load(Ordering::Relaxed) {
                 continue;
             }
+            streams.push(kept);
+            drop(streams);
             self.accepted.fetch_add(1, Ordering::Relaxed);
-            stream.set_nodelay(true).unwrap();
-            let kept = stream.try_clone().unwrap();
-            self.streams.lock().unwrap().push(kept);
             let shared = Arc::clone(self);
             threads.push(std::thread::spawn(move || shared.serve(stream)));
         }
