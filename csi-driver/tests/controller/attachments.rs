@@ -5,9 +5,7 @@ use roadstead_csi::request::PublishContext;
 use serde_json::json;
 use tonic::Code;
 
-use crate::bench::{
-    ATTACHMENTS, LITTLE_PATIENCE, MIB, PATIENCE, bench, create_request, willing,
-};
+use crate::bench::{ATTACHMENTS, LITTLE_PATIENCE, MIB, PATIENCE, bench, create_request, willing};
 use crate::fake_api::Does;
 
 #[tokio::test]
