@@ -43,7 +43,8 @@ cargo_lane() {
   counted "formatting" cargo fmt --all --check
   counted "lints (clippy, warnings are errors)" cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
   part "unit and property tests" unit_tests
-  part "the four programs" cargo build --locked --profile "$PROFILE" --workspace --bins
+  # With the tests' features, for which every library is built by now: without --tests half of them would be built again.
+  part "the four programs" cargo build --locked --profile "$PROFILE" --workspace --bins --tests
 }
 other_lane() {
   # shellcheck disable=SC2046
