@@ -2,7 +2,7 @@
 # test.sh - everything that must hold: formatting, lints, dependencies, unit tests, chart, virtual machine and cluster
 # scenarios. Goes on after a failure and ends with a summary; exits with 1 when something failed.
 . "$(dirname "$(readlink -f "$0")")/lib/common.sh"
-. "$E2E/lib/prereq.sh"
+for lib in prereq kube; do . "$E2E/lib/$lib.sh"; done
 cd "$ROOT"
 export RESULTS=$OUT/results
 rm -rf "$OUT"
@@ -39,12 +39,11 @@ count_unit_tests() {
     sed -E 's/^FAILED/FAIL/; s/^ignored/skip/; s/$/\t0\t/' >>"$RESULTS"
 }
 
-cargo_lane() {
+build_lane() {
   counted "formatting" cargo fmt --all --check
-  counted "lints (clippy, warnings are errors)" cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
+  # With the tests' features, for which every library is needed anyway: without --tests half of them would be built again.
+  part "the four programs and the tests" cargo build --locked --profile "$PROFILE" --workspace --bins --tests
   part "unit and property tests" unit_tests
-  # With the tests' features, for which every library is built by now: without --tests half of them would be built again.
-  part "the four programs" cargo build --locked --profile "$PROFILE" --workspace --bins --tests
 }
 other_lane() {
   # shellcheck disable=SC2046
@@ -52,13 +51,19 @@ other_lane() {
   part "test cluster's programs" "$E2E/cluster/cluster" build
   counted "Helm chart" e2e/chart.sh
   counted "licences, bans, duplicates (cargo-deny)" e2e/deny.sh
-  part "virtual machine's kernel and user land" "$E2E/vm.sh" --build
+  part "virtual machine's kernel and user land" "$E2E/vm.sh" --build --disk
   part "images with PostgreSQL and tools" "$E2E/images.sh" postgres toolbox
 }
+# Beside the scenarios, which mostly wait: it takes what they leave of the cores.
+lint_lane() {
+  counted "lints (clippy, warnings are errors)" \
+    nice -n 19 cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
+}
 
-# Virtual machines and the cluster share nothing but the cores.
+# Virtual machines and the cluster share nothing but the cores. The cluster's own virtual machine takes minutes to start.
 vm_lane() {
   local names
+  part "the cluster's node with a stock kernel" kernel_node 11
   mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=vm' ./*.sh | sed 's|^./||; s|.sh$||')
   scenarios "virtual machine scenarios" "${names[@]}"
 }
@@ -80,11 +85,12 @@ scenarios() { # PART NAME...
 
 t0=$SECONDS
 step "prerequisites" prereqs
-side_by_side cargo_lane other_lane
+side_by_side build_lane other_lane
 count_unit_tests
 was_up=0
 [ ! -f "$CLUSTER_DIR/run/up" ] || was_up=1
-side_by_side vm_lane cluster_lane
+NO_CARGO=1 "$E2E/up.sh" || true # the lanes fail then, and are counted
+side_by_side vm_lane cluster_lane lint_lane
 [ $was_up = 1 ] || "$E2E/cluster/cluster" down
 
 echo

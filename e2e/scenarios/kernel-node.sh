@@ -5,8 +5,9 @@ check pod "A pod on a node with nvme-tcp: attach method kernel, verified I/O, ex
 
 pod() {
   private_target 2Gi
-  "$CLUSTER" vm start 11 -m 2048
+  kernel_node 11 # runs already in `make test`
   later "$CLUSTER" vm rm 11
+  kernel_node_open 11
   "$CLUSTER" vm exec 11 modprobe nvme-tcp
   until_ok 120 "a node daemon on node11" k wait --for=condition=Ready -n "$NS" pod -l app.kubernetes.io/component=node \
     --field-selector spec.nodeName=node11 --timeout=5s
@@ -25,5 +26,7 @@ pod() {
   in_pod p sh -c 'dd if=/dev/urandom of=/data/g bs=1M count=8 conv=fsync status=none && sha256sum /data/g'
   k delete pod p --timeout=120s
   until_ok 60 "no NVMe device is left" no_device
+  # A node that went before the attachment would hold the volume for six minutes.
+  until_ok 90 "the volume is detached" detached "$v"
 }
 no_device() { "$CLUSTER" vm exec 11 sh -c '! ls /sys/class/nvme/* 2>/dev/null'; }
