@@ -31,7 +31,8 @@ UNIT_LOG=$OUT/step-unit-and-property-tests.log # where `step` keeps the output
 unit_tests() { # every Rust test is a check of its own
   cargo test --locked --profile "$PROFILE" --workspace --no-fail-fast && return
   echo "What failed, in short:"
-  grep -E -A 2 ' panicked at |^test .* FAILED$|^test result: FAILED' "$UNIT_LOG" | tail -n 38 || true
+  # Indented, for `count_unit_tests` reads the same log.
+  grep -E -A 2 ' panicked at |^test .* FAILED$|^test result: FAILED' "$UNIT_LOG" | sed 's/^/  /' | tail -n 38 || true
   return 1
 }
 count_unit_tests() {

@@ -106,15 +106,20 @@ impl Drop for Slot {
 impl Slot {
     fn pump(&mut self, io: &mut Io) {
         self.client.pump(io);
-        self.finish();
+        self.settle();
         while let Some(request) = self.waiting.pop_front() {
             if !self.start(request) {
                 break;
             }
         }
         self.client.pump(io);
-        self.finish();
+        self.settle();
+    }
+
+    /// Tells what has changed, then ends requests: whoever is told that a request failed finds the reason reported.
+    fn settle(&mut self) {
         self.report();
+        self.finish();
     }
 
     /// Calls back for requests that are done.

@@ -170,13 +170,29 @@ fn a_path_that_is_lost_for_too_long_gives_errors_and_comes_back() {
     wait_for("the loss to show", || {
         namespace.paths()[0].state != PathState::Live
     });
-    let result = run(&namespace, WRITE, 0, 1, pattern(1, 1));
+    let (sender, receiver) = channel();
+    let looked_at = namespace.clone();
+    let request = NamespaceRequest {
+        op: WRITE,
+        lba: 0,
+        blocks: 1,
+        bytes: pattern(1, 1),
+        start: 0,
+        // The reason is there as soon as the failure is.
+        done: Box::new(move |result, _| {
+            sender
+                .send((result, looked_at.paths()[0].state))
+                .unwrap_or_default()
+        }),
+    };
+    assert!(namespace.submit(request).is_ok());
+    let (result, state) = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_eq!(result, Err(IoError::PathLost));
+    assert_eq!(state, PathState::Failed);
     assert!(
         started.elapsed() >= Duration::from_millis(600),
         "not before"
     );
-    assert_eq!(namespace.paths()[0].state, PathState::Failed);
     target.refuse(false);
     wait_for("the return", || {
         namespace.paths()[0].state == PathState::Live
