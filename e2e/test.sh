@@ -37,14 +37,14 @@ unit_tests() { # every Rust test is a check of its own
 }
 count_unit_tests() {
   sed -nE 's/^test (.*) \.\.\. (ok|FAILED|ignored).*/\2\t\1/p' "$UNIT_LOG" |
-    sed -E 's/^FAILED/FAIL/; s/^ignored/skip/; s/$/\t0\t/' >>"$RESULTS"
+    sed -E 's/^FAILED/FAIL/; s/^ignored/skip/; s/$/\t0\t/' >"$RESULTS.unit"
+  cat "$RESULTS.unit" >>"$RESULTS" # in one write: scenarios append at the same time
 }
 
 build_lane() {
   counted "formatting" cargo fmt --all --check
   # With the tests' features, for which every library is needed anyway: without --tests half of them would be built again.
   part "the four programs and the tests" cargo build --locked --profile "$PROFILE" --workspace --bins --tests
-  part "unit and property tests" unit_tests
 }
 other_lane() {
   # shellcheck disable=SC2046
@@ -55,8 +55,10 @@ other_lane() {
   part "virtual machine's kernel and user land" "$E2E/vm.sh" --build --disk
   part "images with PostgreSQL and tools" "$E2E/images.sh" postgres toolbox
 }
-# Beside the scenarios, which mostly wait: it takes what they leave of the cores.
-lint_lane() {
+# Beside the scenarios, which mostly wait. The lints take what is left of the cores.
+cargo_lane() {
+  part "unit and property tests" unit_tests
+  count_unit_tests
   counted "lints (clippy, warnings are errors)" \
     nice -n 19 cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
 }
@@ -87,11 +89,10 @@ scenarios() { # PART NAME...
 t0=$SECONDS
 step "prerequisites" prereqs
 side_by_side build_lane other_lane
-count_unit_tests
 was_up=0
 [ ! -f "$CLUSTER_DIR/run/up" ] || was_up=1
 NO_CARGO=1 "$E2E/up.sh" || true # the lanes fail then, and are counted
-side_by_side vm_lane cluster_lane lint_lane
+side_by_side vm_lane cluster_lane cargo_lane
 [ $was_up = 1 ] || "$E2E/cluster/cluster" down
 
 echo

@@ -15,9 +15,8 @@ if cluster_is_up && [ "$(cat "$installed" 2>/dev/null)" != "$key" ]; then
   step "a cluster with other images is up: taking it down" "$CLUSTER" down
 fi
 if ! cluster_is_up; then
-  # A dead node is noticed and its pods are moved within half a minute instead of six; kubelets tell the API server what they
-  # unmounted every 2 s instead of 10, which detaching waits for; and they measure volumes every 10 s instead of 60.
-  KUBELET_CONFIG=$'nodeStatusUpdateFrequency: 2s\nsyncFrequency: 10s\nvolumeStatsAggPeriod: 10s' KCM_ARGS="--node-monitor-grace-period=20s" \
+  # A dead node is noticed and its pods are moved within half a minute instead of six.
+  KCM_ARGS="--node-monitor-grace-period=20s" \
     APISERVER_ARGS="--default-unreachable-toleration-seconds=10 --default-not-ready-toleration-seconds=10" \
     step "cluster of three nodes" "$CLUSTER" up --nodes 3
   step "loading the images into every node" "$CLUSTER" load "$APP_IMAGES"/{roadstead,postgres,toolbox}.tar
