@@ -23,7 +23,7 @@ const EXTENTS: u64 = 12;
 const READERS: u64 = 3;
 const ROUNDS: u64 = 1500;
 /// Written extents that the readers must have met for the test to say anything.
-const MIN_SEEN: u64 = 100;
+const MIN_SEEN: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn read_one(media: &dyn Media, volume: &Arc<Volume>, extent: u64, tag: u64, pause: bool) -> bool {
