@@ -6,12 +6,13 @@ use std::time::Instant;
 use roadstead_host::{
     Action, Host, IoError, NamespaceInfo, Op, PathReport, Refused, Request, SetUpError,
 };
-use roadstead_ring::{Event, Io, RingError, SocketId, TimerId};
+use roadstead_ring::{Event, RingError, SocketId, TimerId};
 use roadstead_tcp::{PduWriter, Role};
 use tracing::{debug, info, warn};
 
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Broken, Connection, Surroundings};
+use crate::rim::Rim;
 use crate::spec::Spec;
 
 /// How many tokens a client uses, from the one it was given: one for each queue and one for its timer.
@@ -166,7 +167,7 @@ impl Client {
     }
 
     /// Takes in an event that carries one of this client's tokens.
-    pub fn event(&mut self, io: &mut Io, event: Event<'_>) {
+    pub fn event(&mut self, io: &mut impl Rim, event: Event<'_>) {
         match event {
             Event::Connected { socket, .. } => {
                 if let Some(index) = self.find(socket)
@@ -202,7 +203,7 @@ impl Client {
         self.connections.iter().position(is)
     }
 
-    fn received(&mut self, io: &mut Io, socket: SocketId, data: &[u8]) {
+    fn received(&mut self, io: &mut impl Rim, socket: SocketId, data: &[u8]) {
         let now = io.now();
         let Some(index) = self.find(socket) else {
             return;
@@ -230,7 +231,7 @@ impl Client {
         }
     }
 
-    fn lost(&mut self, io: &Io, socket: SocketId, reason: String) {
+    fn lost(&mut self, io: &impl Rim, socket: SocketId, reason: String) {
         if let Some(index) = self.find(socket)
             && let Some(connection) = self.connections.get(index).and_then(Option::as_ref)
         {
@@ -239,7 +240,7 @@ impl Client {
     }
 
     /// Does what the host's state machine wants, and sends what has been submitted.
-    pub fn pump(&mut self, io: &mut Io) {
+    pub fn pump(&mut self, io: &mut impl Rim) {
         let now = io.now();
         self.host.tick(now);
         loop {
@@ -255,7 +256,7 @@ impl Client {
         self.arm(io);
     }
 
-    fn send_commands(&mut self, io: &mut Io, now: Instant) {
+    fn send_commands(&mut self, io: &mut impl Rim, now: Instant) {
         let in_capsule = self.host.in_capsule_bytes();
         while let Some(command) = self.host.next_command(now) {
             let connection = self.connections.get(usize::from(command.qid));
@@ -268,7 +269,7 @@ impl Client {
         }
     }
 
-    fn act(&mut self, io: &mut Io, action: Action) {
+    fn act(&mut self, io: &mut impl Rim, action: Action) {
         let nqn = &self.spec.subsystem_nqn;
         self.paths_changed |= !matches!(action, Action::Send { .. });
         match action {
@@ -328,7 +329,7 @@ impl Client {
         }
     }
 
-    fn open(&mut self, io: &mut Io, epoch: u32, qid: u16, path: usize) {
+    fn open(&mut self, io: &mut impl Rim, epoch: u32, qid: u16, path: usize) {
         let now = io.now();
         let Some(address) = self.spec.paths.get(path) else {
             self.host.lost(epoch, "no such path".into(), now);
@@ -349,7 +350,7 @@ impl Client {
     }
 
     /// Has [`Self::event`] called when the host's machine has something to do.
-    fn arm(&mut self, io: &mut Io) {
+    fn arm(&mut self, io: &mut impl Rim) {
         let Some(at) = self.host.deadline() else {
             return;
         };
@@ -367,7 +368,7 @@ impl Client {
     }
 
     /// Ends everything; requests that are not done fail with [`IoError::Closed`].
-    pub fn close(&mut self, io: &mut Io) {
+    pub fn close(&mut self, io: &mut impl Rim) {
         self.host.close();
         if let Some((timer, _)) = self.timer.take() {
             io.cancel_timer(timer);

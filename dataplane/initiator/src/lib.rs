@@ -14,10 +14,12 @@ mod buffers;
 mod client;
 mod clients;
 mod connection;
+mod rim;
 mod spec;
 mod thread;
 
 pub use client::{Client, Completed, NotAccepted, QUEUE_TOKENS};
+pub use rim::Rim;
 pub use roadstead_host::{
     Identity, IoError, Limits, NamespaceInfo, Op, PathReport, PathState, Refused, Wanted,
 };

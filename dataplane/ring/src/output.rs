@@ -74,6 +74,19 @@ impl Output {
         self.len() == 0
     }
 
+    /// Moves everything to the end of `into`, as a simulated network sends it.
+    pub fn take(&mut self, into: &mut Vec<u8>) {
+        let mut vectors = Vec::new();
+        self.vectors(0, &mut vectors);
+        for vector in vectors {
+            // SAFETY: the vectors point to initialised memory that `self` keeps until `clear`.
+            into.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(vector.iov_base.cast(), vector.iov_len)
+            });
+        }
+        self.clear();
+    }
+
     /// Drops everything and keeps a little memory for the next use.
     pub(crate) fn clear(&mut self) {
         self.used = 0;
@@ -189,7 +202,9 @@ mod tests {
         for skip in 0..=want.len() {
             assert_eq!(flatten(&output, skip), want[skip..]);
         }
-        output.clear();
+        let mut taken = Vec::new();
+        output.take(&mut taken);
+        assert_eq!(taken, want);
         assert!(output.is_empty());
         assert_eq!(pool.used_bytes(), 0);
     }

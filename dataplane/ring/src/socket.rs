@@ -20,6 +20,13 @@ use crate::slab::Key;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct SocketId(pub(crate) Key);
 
+impl SocketId {
+    /// A name for a connection that no reactor knows: a simulation makes its own.
+    pub fn simulated(number: u64) -> Self {
+        Self(Key::from_bits(number))
+    }
+}
+
 /// A connected TCP socket that belongs to no reactor (yet): it may travel to another thread.
 #[derive(Debug)]
 pub struct Stream(pub(crate) OwnedFd);

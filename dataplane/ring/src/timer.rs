@@ -11,6 +11,13 @@ use crate::slab::{Key, Slab};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId(pub(crate) Key);
 
+impl TimerId {
+    /// A name for a timer that no reactor knows: a simulation makes its own.
+    pub fn simulated(number: u64) -> Self {
+        Self(Key::from_bits(number))
+    }
+}
+
 /// What a timer does when it is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
