@@ -1,5 +1,7 @@
 //! The buffers of requests that are not done, by a small number that is the request's token in the host.
 
+use std::sync::Arc;
+
 use roadstead_host::Transfer;
 
 /// A request's data.
@@ -7,9 +9,41 @@ use roadstead_host::Transfer;
 pub(crate) struct Buffer {
     /// The submitter's token.
     pub(crate) token: u64,
-    /// Its memory; the data begins at `start`.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) start: usize,
+    start: usize,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Own(Vec<u8>),
+    /// Sent from where it lies, or was.
+    Shared(Arc<Vec<u8>>),
+}
+
+impl Buffer {
+    /// The data begins at `start` in `bytes`.
+    pub(crate) fn new(token: u64, bytes: Vec<u8>, start: usize) -> Self {
+        Self {
+            token,
+            start,
+            memory: Memory::Own(bytes),
+        }
+    }
+
+    /// The memory. It is a copy when an ended connection has not let go of it yet.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self.memory {
+            Memory::Own(bytes) => bytes,
+            Memory::Shared(bytes) => Arc::unwrap_or_clone(bytes),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Own(bytes) => bytes,
+            Memory::Shared(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,8 +82,26 @@ impl Buffers {
             .as_ref()?;
         let from = place(buffer, transfer, offset)?;
         buffer
-            .bytes
+            .bytes()
             .get(from..from.checked_add(usize::try_from(length).ok()?)?)
+    }
+
+    /// The memory that [`Self::slice`] is in, to be sent from where it lies, and where in it the bytes are.
+    pub(crate) fn share(
+        &mut self,
+        transfer: &Transfer,
+        offset: u32,
+    ) -> Option<(Arc<Vec<u8>>, usize)> {
+        let index = usize::try_from(transfer.token).ok()?;
+        let buffer = self.slots.get_mut(index)?.as_mut()?;
+        let from = place(buffer, transfer, offset)?;
+        if let Memory::Own(bytes) = &mut buffer.memory {
+            buffer.memory = Memory::Shared(Arc::new(std::mem::take(bytes)));
+        }
+        match &buffer.memory {
+            Memory::Shared(bytes) => Some((Arc::clone(bytes), from)),
+            Memory::Own(_) => None,
+        }
     }
 
     /// As [`Self::slice`], to be written.
@@ -62,7 +114,11 @@ impl Buffers {
         let index = usize::try_from(transfer.token).ok()?;
         let buffer = self.slots.get_mut(index)?.as_mut()?;
         let from = place(buffer, transfer, offset)?;
-        buffer.bytes.get_mut(from..from.checked_add(length)?)
+        match &mut buffer.memory {
+            Memory::Own(bytes) => bytes.get_mut(from..from.checked_add(length)?),
+            // Only writes are shared.
+            Memory::Shared(_) => None,
+        }
     }
 }
 

@@ -135,11 +135,7 @@ impl Client {
         if has_data && bytes.len() < needed {
             return Err((Refused::OutOfRange, bytes));
         }
-        let number = self.buffers.insert(Buffer {
-            token,
-            bytes,
-            start,
-        });
+        let number = self.buffers.insert(Buffer::new(token, bytes, start));
         let request = Request {
             op,
             lba,
@@ -148,7 +144,7 @@ impl Client {
         };
         self.host.submit(request).map_err(|refused| {
             let buffer = self.buffers.remove(number);
-            (refused, buffer.map(|b| b.bytes).unwrap_or_default())
+            (refused, buffer.map(Buffer::into_bytes).unwrap_or_default())
         })
     }
 
@@ -160,7 +156,7 @@ impl Client {
                 return Some(Completed {
                     token: buffer.token,
                     result: done.result,
-                    bytes: buffer.bytes,
+                    bytes: buffer.into_bytes(),
                 });
             }
         }
@@ -263,7 +259,7 @@ impl Client {
             if let Some(Some(connection)) = connection
                 && let Some(out) = io.output(connection.socket)
             {
-                connection.send(&command, in_capsule, &self.buffers, out);
+                connection.send(&command, in_capsule, &mut self.buffers, out);
             }
             // Without a connection its end is under way, and the command will be sent again.
         }

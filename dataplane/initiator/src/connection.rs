@@ -16,6 +16,9 @@ const R2T_MAX: u64 = 16;
 /// Data of one C2HData that is accepted, in bytes: more than any command has.
 const DATA_MAX: u32 = 1 << 24;
 
+/// Data that is at least this long is sent from where it lies: below, a copy costs less than sharing.
+const SHARE_MIN_BYTES: usize = 16 << 10;
+
 /// Why a connection has to end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
@@ -109,30 +112,52 @@ impl Connection {
         &self,
         command: &Command,
         in_capsule_bytes: u32,
-        buffers: &Buffers,
+        buffers: &mut Buffers,
         out: &mut Output,
     ) {
         let mut sqe = command.sqe;
-        let mut data: &[u8] = &[];
         match &command.payload {
-            Payload::None => {}
+            Payload::None => self.capsule(&sqe, &[], out),
             Payload::Read(transfer) => {
                 let length = transfer.length_bytes;
                 sqe.dptr = DataPointer::Transport { length }.encode();
+                self.capsule(&sqe, &[], out);
             }
             Payload::Write(transfer) => {
                 let length = transfer.length_bytes;
-                let slice = buffers.slice(transfer, 0, length);
-                sqe.dptr = match slice.filter(|_| length <= in_capsule_bytes) {
-                    Some(bytes) => {
-                        data = bytes;
-                        DataPointer::InCapsule { offset: 0, length }.encode()
-                    }
-                    None => DataPointer::Transport { length }.encode(),
-                };
+                if length <= in_capsule_bytes && buffers.slice(transfer, 0, length).is_some() {
+                    sqe.dptr = DataPointer::InCapsule { offset: 0, length }.encode();
+                    let data_length = length;
+                    self.head(&Pdu::CapsuleCmd { sqe, data_length }, out);
+                    self.payload(transfer, 0, length, buffers, out);
+                } else {
+                    sqe.dptr = DataPointer::Transport { length }.encode();
+                    self.capsule(&sqe, &[], out);
+                }
             }
         }
-        self.capsule(&sqe, data, out);
+    }
+
+    /// A piece of a write's data, which is within its buffer: short ones copied, others sent from where they lie.
+    fn payload(
+        &self,
+        transfer: &Transfer,
+        offset: u32,
+        length: u32,
+        buffers: &mut Buffers,
+        out: &mut Output,
+    ) {
+        let slice = buffers.slice(transfer, offset, length).unwrap_or_default();
+        if slice.len() < SHARE_MIN_BYTES {
+            return self.data(slice, out);
+        }
+        let (bytes, digest) = (slice.len(), self.writer.data_digest(slice));
+        if let Some((shared, from)) = buffers.share(transfer, offset) {
+            out.put_shared(shared, from, bytes);
+        }
+        if let Some(digest) = digest {
+            out.put(&digest);
+        }
     }
 
     fn capsule(&self, sqe: &Sqe, data: &[u8], out: &mut Output) {
@@ -295,7 +320,7 @@ impl Connection {
         let mut offset = r2t.offset;
         while offset < end {
             let length = self.max_data.min(end - offset);
-            let data = around
+            around
                 .buffers
                 .slice(&transfer, offset, length)
                 .ok_or_else(|| out_of_range("data asked for beyond its buffer"))?;
@@ -307,7 +332,7 @@ impl Connection {
                 last: offset + length == end,
             };
             self.head(&Pdu::H2cData(head), out);
-            self.data(data, out);
+            self.payload(&transfer, offset, length, around.buffers, out);
             offset += length;
         }
         Ok(())

@@ -30,6 +30,14 @@ pub struct InFlight {
     parity: u8,
 }
 
+impl InFlight {
+    /// Gives the token up for a number, to be given to [`VolumeReader::end_by_receipt`] once.
+    #[must_use]
+    pub fn into_receipt(self) -> u8 {
+        self.parity
+    }
+}
+
 /// Why a lookup was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LookupError {
@@ -67,6 +75,11 @@ impl VolumeReader {
     /// Counts an I/O out. It must be this reader's own.
     pub fn end(&self, io: InFlight) {
         self.slot.leave(usize::from(io.parity));
+    }
+
+    /// Counts out, by its receipt, an I/O whose token did not stay with it.
+    pub fn end_by_receipt(&self, receipt: u8) {
+        self.slot.leave(usize::from(receipt));
     }
 
     /// Where the bytes lie on the drive: pieces in order, each either in one place or a hole. Takes no

@@ -88,7 +88,7 @@ pub use io::Io;
 pub use listener::ListenerId;
 pub use mailbox::{Inbox, Mailbox, mailbox};
 pub use memory::{OutOfRange, SharedMemory};
-pub use output::Output;
+pub use output::{Lender, Output};
 pub use reactor::Reactor;
 pub use socket::{SocketId, Stream};
 pub use timer::TimerId;

@@ -22,6 +22,9 @@ pub struct OutOfRange {
 
 /// Zeroed memory goes back to the system in whole large pages, so that none is broken up.
 const LARGE_PAGE: usize = 2 << 20;
+/// Bytes that the processor fetches at once.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
 
 /// An anonymous mapping, zero at first, that threads copy into and out of without locks.
 ///
@@ -80,6 +83,26 @@ impl SharedMemory {
             Some(end) if end <= self.size => Ok(unsafe { self.base.as_ptr().add(offset) }),
             _ => Err(error),
         }
+    }
+
+    /// Where a range begins, for the kernel to read; valid as long as `self`.
+    pub(crate) fn place(&self, offset_bytes: u64, len: usize) -> Result<*const u8, OutOfRange> {
+        self.at(offset_bytes, len).map(<*mut u8>::cast_const)
+    }
+
+    /// Says that a range is about to be read: a processor that can brings it near meanwhile. A range that is not
+    /// within the memory is none.
+    pub fn expect_read(&self, offset_bytes: u64, len: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Ok(start) = self.at(offset_bytes, len) {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            for line in (0..len).step_by(LINE) {
+                // SAFETY: the line begins within the checked range, and a prefetch reads nothing into the program.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(start.add(line).cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (offset_bytes, len);
     }
 
     /// Copies from the memory into `into`.

@@ -1,14 +1,75 @@
-//! What a connection has to send: small bytes and owned buffers, in order.
+//! What a connection has to send: small bytes, owned buffers and lent memory, in order.
+
+use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::buf::IoBuf;
+use crate::memory::{OutOfRange, SharedMemory};
 
-/// A buffer within the stream of bytes.
+/// Owns memory that is sent from where it lies.
+pub trait Lender {
+    /// The memory; always the same.
+    fn memory(&self) -> Option<&SharedMemory>;
+
+    /// Bytes that were lent with this receipt are not looked at any more.
+    fn returned(&self, receipt: u8);
+}
+
+/// What a piece consists of.
+enum Source {
+    Buf {
+        buf: IoBuf,
+        start: usize,
+    },
+    Shared {
+        bytes: Arc<Vec<u8>>,
+        start: usize,
+    },
+    /// Bytes from `base` on, in memory that the lender keeps.
+    Lent {
+        base: *const u8,
+        lender: Rc<dyn Lender>,
+        receipt: u8,
+    },
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Self::Lent {
+            lender, receipt, ..
+        } = self
+        {
+            lender.returned(*receipt);
+        }
+    }
+}
+
+/// Bytes that are not copied, within the stream.
 struct Piece {
     /// Small bytes that go before it.
     after: usize,
-    buf: IoBuf,
-    start: usize,
+    source: Source,
     len: usize,
+}
+
+impl Piece {
+    fn vector(&self) -> libc::iovec {
+        let (base, len) = match &self.source {
+            Source::Buf { buf, start } => {
+                let bytes = buf.get(*start..*start + self.len).unwrap_or_default();
+                (bytes.as_ptr(), bytes.len())
+            }
+            Source::Shared { bytes, start } => {
+                let bytes = bytes.get(*start..*start + self.len).unwrap_or_default();
+                (bytes.as_ptr(), bytes.len())
+            }
+            Source::Lent { base, .. } => (*base, self.len),
+        };
+        libc::iovec {
+            iov_base: base.cast_mut().cast(),
+            iov_len: len,
+        }
+    }
 }
 
 /// Bytes to send, in order. Filled by the user, sent by the reactor with one call per turn.
@@ -58,10 +119,58 @@ impl Output {
         self.pieces_bytes += len;
         self.pieces.push(Piece {
             after: self.used,
-            buf,
-            start,
+            source: Source::Buf { buf, start },
             len,
         });
+    }
+
+    /// Appends `len` bytes of `bytes` from `start`, without a copy; shared until they were sent. What lies outside is
+    /// not sent.
+    pub fn put_shared(&mut self, bytes: Arc<Vec<u8>>, start: usize, len: usize) {
+        let start = start.min(bytes.len());
+        let len = len.min(bytes.len() - start);
+        self.pieces_bytes += len;
+        self.pieces.push(Piece {
+            after: self.used,
+            source: Source::Shared { bytes, start },
+            len,
+        });
+    }
+
+    /// Appends `len` bytes of the lender's memory, without a copy: they are read when they are sent, and may change
+    /// until then. The lender hears of it when they were sent or dropped, in every case exactly once.
+    ///
+    /// # Errors
+    /// The range is not within the memory; nothing was appended, and the lender was told.
+    pub fn put_lent(
+        &mut self,
+        lender: Rc<dyn Lender>,
+        offset_bytes: u64,
+        len: usize,
+        receipt: u8,
+    ) -> Result<(), OutOfRange> {
+        let outside = OutOfRange {
+            offset_bytes,
+            len,
+            size_bytes: 0,
+        };
+        let place = lender
+            .memory()
+            .ok_or(outside)
+            .and_then(|memory| memory.place(offset_bytes, len));
+        let source = Source::Lent {
+            base: *place.as_ref().unwrap_or(&std::ptr::null()),
+            lender,
+            receipt,
+        };
+        place?;
+        self.pieces_bytes += len;
+        self.pieces.push(Piece {
+            after: self.used,
+            source,
+            len,
+        });
+        Ok(())
     }
 
     /// Bytes appended and not yet taken for sending.
@@ -101,31 +210,31 @@ impl Output {
     pub(crate) fn vectors(&self, skip: usize, into: &mut Vec<libc::iovec>) {
         into.clear();
         let bytes = self.memory.get(..self.used).unwrap_or_default();
+        let small = |bytes: &[u8]| libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
         let mut skip = skip;
         let mut from = 0;
         for piece in &self.pieces {
             let after = piece.after.min(bytes.len()).max(from);
-            push(into, bytes.get(from..after).unwrap_or_default(), &mut skip);
+            let before = bytes.get(from..after).unwrap_or_default();
+            push(into, small(before), &mut skip);
             from = after;
-            let payload = piece
-                .buf
-                .get(piece.start..piece.start + piece.len)
-                .unwrap_or_default();
-            push(into, payload, &mut skip);
+            push(into, piece.vector(), &mut skip);
         }
-        push(into, bytes.get(from..).unwrap_or_default(), &mut skip);
+        let rest = bytes.get(from..).unwrap_or_default();
+        push(into, small(rest), &mut skip);
     }
 }
 
-fn push(into: &mut Vec<libc::iovec>, bytes: &[u8], skip: &mut usize) {
-    let skipped = bytes.len().min(*skip);
+fn push(into: &mut Vec<libc::iovec>, vector: libc::iovec, skip: &mut usize) {
+    let skipped = vector.iov_len.min(*skip);
     *skip -= skipped;
-    let bytes = bytes.get(skipped..).unwrap_or_default();
-    if !bytes.is_empty() {
-        let iov_base = bytes.as_ptr().cast_mut().cast();
+    if vector.iov_len > skipped {
         into.push(libc::iovec {
-            iov_base,
-            iov_len: bytes.len(),
+            iov_base: vector.iov_base.cast::<u8>().wrapping_add(skipped).cast(),
+            iov_len: vector.iov_len - skipped,
         });
     }
 }
@@ -193,6 +302,8 @@ mod tests {
             buf.fill(100 + i);
             output.put_buf(buf, 2, 5);
             want.extend([100 + i; 5]);
+            output.put_shared(Arc::new(vec![1, i, i, 1]), 1, 2);
+            want.extend([i; 2]);
             output.area(2).copy_from_slice(&[9, 0]);
             output.area(5).fill(77);
             output.retract(5);
@@ -207,5 +318,42 @@ mod tests {
         assert_eq!(taken, want);
         assert!(output.is_empty());
         assert_eq!(pool.used_bytes(), 0);
+    }
+
+    struct Drive {
+        memory: SharedMemory,
+        returned: std::cell::RefCell<Vec<u8>>,
+    }
+
+    impl Lender for Drive {
+        fn memory(&self) -> Option<&SharedMemory> {
+            Some(&self.memory)
+        }
+
+        fn returned(&self, receipt: u8) {
+            self.returned.borrow_mut().push(receipt);
+        }
+    }
+
+    #[test]
+    fn lent_bytes_are_read_late_and_returned_once() {
+        let drive = Rc::new(Drive {
+            memory: SharedMemory::new(8192).unwrap(),
+            returned: std::cell::RefCell::default(),
+        });
+        let mut output = Output::default();
+        output.put(b"head");
+        output.put_lent(drive.clone(), 4096, 3, 7).unwrap();
+        output.put(b"tail");
+        drive.memory.write(4096, b"abc").unwrap();
+        assert_eq!(flatten(&output, 0), b"headabctail");
+        assert_eq!(flatten(&output, 5), b"bctail");
+        assert_eq!(output.len(), 11);
+        assert!(drive.returned.borrow().is_empty());
+        output.clear();
+        assert_eq!(*drive.returned.borrow(), [7]);
+        assert!(output.put_lent(drive.clone(), 8190, 3, 8).is_err());
+        assert_eq!(*drive.returned.borrow(), [7, 8]);
+        assert!(output.is_empty());
     }
 }

@@ -96,11 +96,14 @@ impl<M: Send> Reactor<M> {
                 return self.submit();
             }
             if worked || self.io.has_unsubmitted() {
-                self.submit()?;
+                // A turn of nothing but ends of sends, for example, has nothing to tell the kernel.
+                if self.io.has_unsubmitted() || self.kernel_waits() {
+                    self.submit()?;
+                }
                 idle_since = self.io.now;
             } else if self.io.now.duration_since(idle_since) < self.spin {
                 std::hint::spin_loop();
-                if self.io.uring.submission().taskrun() {
+                if self.kernel_waits() {
                     self.submit()?;
                 }
             } else {
@@ -362,6 +365,12 @@ impl<M: Send> Reactor<M> {
         // SAFETY: the eight bytes are boxed and live, like the descriptor, until the reactor has drained
         // its ring; one such read is in flight at a time.
         unsafe { self.io.push(entry) }
+    }
+
+    /// Whether the kernel has work to do in this thread, or completions that found the queue full.
+    fn kernel_waits(&mut self) -> bool {
+        let submission = self.io.uring.submission();
+        submission.taskrun() || submission.cq_overflow()
     }
 
     fn submit(&mut self) -> Result<(), RingError> {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use roadstead_ring::{Io, IoBuf, SocketId, Stream};
+use roadstead_ring::{Io, SocketId, Stream};
 use roadstead_target::Registry;
 use roadstead_target::tcp::{Close, Connection, Flow, Turn};
 
 use super::jobs::{Done, Jobs, Life, Owner};
-use super::rim::{Port, Storage};
+use super::rim::{Data, Port, Storage};
 use super::worker::TIMER_FAREWELL;
 
 /// How long a host has to take what was sent before its connection was ended.
@@ -24,7 +24,7 @@ const LOG_LINES_MAX: u32 = 10;
 /// A connection.
 struct Served {
     /// None once it has ended and only its socket is left.
-    core: Option<Connection<IoBuf>>,
+    core: Option<Connection<Data>>,
     socket: SocketId,
     life: Rc<Life>,
     peer: Option<SocketAddr>,
@@ -164,7 +164,7 @@ impl Connections {
         &mut self,
         io: &mut Io,
         index: usize,
-        with: impl FnOnce(&mut Connection<IoBuf>, &mut CoreTurn<'_, '_>) -> T,
+        with: impl FnOnce(&mut Connection<Data>, &mut CoreTurn<'_, '_>) -> T,
     ) -> Option<T> {
         let now_ms = self.now_ms(io);
         let served = self.slots.get_mut(index)?.as_mut()?;
@@ -350,7 +350,7 @@ impl Connections {
         let is_same = |served: &mut Served| Rc::ptr_eq(&served.life, &owner.life);
         if self.get(owner.connection).is_some_and(is_same) {
             self.call(io, owner.connection, |core, turn| {
-                core.complete(owner.tag, result, buf, turn)
+                core.complete(owner.tag, result, buf.map(Data::Buffer), turn)
             });
         }
     }

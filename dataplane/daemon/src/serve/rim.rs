@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use roadstead_pool::LookupError;
-use roadstead_ring::{BufPool, IoBuf, SharedMemory};
+use roadstead_pool::{InFlight, LookupError};
+use roadstead_ring::{BufPool, IoBuf, Lender, SharedMemory};
 use roadstead_target::{IoError, IoRequest, IoResult, Tag, VolumeKey, tcp};
 
 use super::drives::{Namespace, Path};
@@ -18,6 +18,69 @@ pub(super) struct Submitted {
     pub(super) tag: Tag,
     pub(super) request: IoRequest,
     pub(super) buf: Option<IoBuf>,
+}
+
+/// The data of a command.
+pub(super) enum Data {
+    /// In a buffer.
+    Buffer(IoBuf),
+    /// Where it lies on a memory drive. Good for sending alone, so it has no bytes for the core.
+    Lent(Lent),
+}
+
+impl Data {
+    fn into_buffer(self) -> Option<IoBuf> {
+        match self {
+            Self::Buffer(buf) => Some(buf),
+            Self::Lent(_) => None,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Data {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Buffer(buf) => buf,
+            Self::Lent(_) => &[],
+        }
+    }
+}
+
+impl AsMut<[u8]> for Data {
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Buffer(buf) => buf,
+            Self::Lent(_) => &mut [],
+        }
+    }
+}
+
+/// A range of a memory drive, and the I/O that keeps it from being given to others.
+pub(super) struct Lent {
+    namespace: Rc<Namespace>,
+    offset_bytes: u64,
+    in_flight: Option<InFlight>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(in_flight) = self.in_flight.take() {
+            self.namespace.reader.end(in_flight);
+        }
+    }
+}
+
+impl Lender for Namespace {
+    fn memory(&self) -> Option<&SharedMemory> {
+        match &self.drive.path {
+            Path::Memory(memory) => Some(memory),
+            Path::File { .. } => None,
+        }
+    }
+
+    fn returned(&self, receipt: u8) {
+        self.reader.end_by_receipt(receipt);
+    }
 }
 
 /// The storage side.
@@ -99,6 +162,23 @@ fn read(
     result
 }
 
+/// `None` when the range is not in one place.
+fn lend(namespace: &Rc<Namespace>, request: &IoRequest) -> Option<Lent> {
+    let in_flight = namespace.reader.begin();
+    let mut lent = Lent {
+        namespace: Rc::clone(namespace),
+        offset_bytes: 0,
+        in_flight: None,
+    };
+    let length = u64::from(request.length);
+    let segments = namespace.reader.lookup(&in_flight, request.offset, length);
+    let first = segments.ok().and_then(|mut segments| segments.next());
+    lent.in_flight = Some(in_flight);
+    let first = first.filter(|segment| segment.len == length)?;
+    lent.offset_bytes = first.drive_offset?;
+    Some(lent)
+}
+
 /// `None` when something has no place yet.
 fn write(
     namespace: &Namespace,
@@ -146,10 +226,20 @@ fn count(namespace: &Namespace, result: IoResult, good: impl FnOnce(&super::coun
 }
 
 impl tcp::Rim for Storage {
-    type Buffer = IoBuf;
+    type Buffer = Data;
 
-    fn allocate(&mut self, length_bytes: usize) -> Option<IoBuf> {
-        self.pool.alloc(length_bytes)
+    fn allocate(&mut self, length_bytes: usize) -> Option<Data> {
+        self.pool.alloc(length_bytes).map(Data::Buffer)
+    }
+
+    fn lend(&mut self, request: &IoRequest) -> Option<Data> {
+        self.did_io = true;
+        let namespace = self.find(request.volume)?;
+        let memory = namespace.memory()?;
+        let lent = lend(namespace, request)?;
+        memory.expect_read(lent.offset_bytes, index(u64::from(request.length)));
+        namespace.count(|counters| counters.read(u64::from(request.length)));
+        Some(Data::Lent(lent))
     }
 
     fn is_immediate(&self, volume: VolumeKey) -> bool {
@@ -190,8 +280,9 @@ impl tcp::Rim for Storage {
         Some(result)
     }
 
-    fn submit(&mut self, tag: Tag, request: IoRequest, buf: Option<IoBuf>) {
+    fn submit(&mut self, tag: Tag, request: IoRequest, buffer: Option<Data>) {
         self.did_io = true;
+        let buf = buffer.and_then(Data::into_buffer);
         self.submitted.push(Submitted { tag, request, buf });
     }
 }
@@ -203,7 +294,7 @@ pub(super) struct Port<'a> {
     pub(super) flying: usize,
 }
 
-impl tcp::Output<IoBuf> for Port<'_> {
+impl tcp::Output<Data> for Port<'_> {
     fn pending(&self) -> usize {
         self.flying + self.output.len()
     }
@@ -220,7 +311,17 @@ impl tcp::Output<IoBuf> for Port<'_> {
         self.output.retract(length);
     }
 
-    fn buffer(&mut self, buffer: IoBuf, length: usize) {
-        self.output.put_buf(buffer, 0, length);
+    fn buffer(&mut self, buffer: Data, length: usize) {
+        let mut lent = match buffer {
+            Data::Buffer(buf) => return self.output.put_buf(buf, 0, length),
+            Data::Lent(lent) => lent,
+        };
+        if let Some(in_flight) = lent.in_flight.take() {
+            let (lender, receipt) = (Rc::clone(&lent.namespace), in_flight.into_receipt());
+            // A volume lies within its drive; should it not, the host gets less than was announced, and notices.
+            let _ = self
+                .output
+                .put_lent(lender, lent.offset_bytes, length, receipt);
+        }
     }
 }

@@ -178,7 +178,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         self.start_or_wait(tag, cid, request, None, turn);
     }
 
-    /// Reads straight into the output, when the rim can. True when the command was completed.
+    /// Sends what the rim lends, or reads straight into the output, when the rim can. True when the command was completed.
     fn read_now<R, O>(
         &mut self,
         tag: Tag,
@@ -190,6 +190,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         R: Rim<Buffer = B>,
         O: Output<B>,
     {
+        if self.writer.data_digest_bytes() == 0
+            && let Some(lent) = turn.rim.lend(request)
+        {
+            let (head, success) = self.data_head(cid, request.length, 0);
+            self.send(&head, turn.out);
+            turn.out.buffer(lent, size(request.length));
+            self.finish_data(tag, cid, success, Completion::SUCCESS, turn.out);
+            return true;
+        }
         if !turn.rim.reads_now(request) {
             return false;
         }

@@ -35,6 +35,13 @@ pub trait Rim {
         None
     }
 
+    /// The data of a read where it lies: a buffer for [`Output::buffer`] alone, whose bytes this end does not look at.
+    /// Not asked for when the data needs a digest. None when that is not possible; [`Self::read_now`] is next then.
+    fn lend(&mut self, request: &IoRequest) -> Option<Self::Buffer> {
+        let _ = request;
+        None
+    }
+
     /// Writes `data`, which has the request's length, at once. None when that is not possible and nothing was written:
     /// the request then comes by [`Self::submit`].
     fn write_now(&mut self, request: &IoRequest, data: &[u8]) -> Option<IoResult> {
