@@ -21,7 +21,7 @@ e2e: ## the cluster and virtual machine scenarios alone; LIST=1 lists them, ONLY
 	@e2e/run $(if $(LIST),--list) $(ONLY)
 bench: ## measures speed, CPU and memory and writes docs/benchmarks.md
 	@e2e/run speed
-	cargo build --locked --release --package roadsteadd --package roadstead-initiator
+	cargo build --locked --release --package roadsteadd --package roadstead
 	@e2e/bench.py --cluster-json e2e/.out/speed.json
 
 .PHONY: build image

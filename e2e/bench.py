@@ -82,7 +82,7 @@ subsystems:
 
 
 def load(arguments, seconds, check=True):
-    command = [TARGET / 'roadstead-bench', '-c', f'127.0.0.1:{PORT}', '-n', NQN, '--cores', '1', '--json',
+    command = [TARGET / 'roadstead', 'bench', '-c', f'127.0.0.1:{PORT}', '-n', NQN, '--cores', '1', '-o', 'json',
                '-T', str(seconds), '--ctrl-loss', '1', *arguments.split()]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -124,7 +124,7 @@ def measure_idle(daemon, seconds):
 
 def build():
     env = dict(os.environ)
-    subprocess.run(['cargo', 'build', '--locked', '--release', '-p', 'roadsteadd', '-p', 'roadstead-initiator', '--bins'],
+    subprocess.run(['cargo', 'build', '--locked', '--release', '-p', 'roadsteadd', '-p', 'roadstead', '--bins'],
                    cwd=ROOT, check=True, env=env)
     out = subprocess.run(['cargo', 'bench', '--locked', '-p', 'roadstead-ring', '--bench', 'pingpong', '--no-run',
                           '--message-format', 'json'], cwd=ROOT, check=True, env=env, capture_output=True, text=True).stdout
@@ -193,7 +193,7 @@ def main():
     with open(a.out, 'w') as f:
         print(f"""# Benchmarks
 
-Written by `make bench` on {machine()}. Target on core 0, load generator (`roadstead-bench`) on core 1, loopback, one
+Written by `make bench` on {machine()}. Target on core 0, load generator (`roadstead bench`) on core 1, loopback, one
 connection, release build. Medians of {a.rounds} rounds of {a.seconds:g} s; in each round every row runs once, and the raw limit
 beside it: two threads that exchange the same bytes without NVMe (`cargo bench -p roadstead-ring`). Absolute figures of
 different runs cannot be compared: such machines are shared. "file" is a file on the machine's disk with direct I/O.

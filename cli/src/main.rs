@@ -2,7 +2,7 @@
 //!
 //! The same commands work against a cluster (kubeconfig, as kubectl does) and, with `--socket`, against the daemon
 //! of one machine. What is shown comes from the objects' status or the daemon's report; nothing is changed, but by
-//! `attach`, `detach` and `rescan`, which speak to one daemon only.
+//! `attach`, `detach` and `rescan`, which speak to one daemon only. `bench` speaks to any NVMe/TCP target.
 
 mod cluster;
 mod explain;
@@ -79,6 +79,10 @@ enum Command {
         /// The name given to attach.
         id: String,
     },
+    /// Load on a namespace of any NVMe/TCP target, with latencies and, on request, verification. Needs no cluster.
+    ///
+    /// Writes destroy what is in the namespace.
+    Bench(roadstead_bench::Options),
     /// Gives an attached device the size that its namespace has now (needs --socket).
     Rescan {
         /// The name given to attach.
@@ -121,6 +125,14 @@ async fn run(cli: Cli) -> Result<()> {
             };
             print!("{}", explain::explain(&inventory, &name)?);
             Ok(())
+        }
+        (Command::Bench(options), _) => {
+            let log = tracing_subscriber::EnvFilter::try_from_default_env();
+            tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .with_env_filter(log.unwrap_or_else(|_| "warn".into()))
+                .init();
+            roadstead_bench::run(&options, matches!(output, Output::Json))
         }
         (command, socket) => {
             let inventory = match socket {

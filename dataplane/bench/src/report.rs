@@ -53,6 +53,23 @@ struct Output {
     elapsed_s: f64,
 }
 
+/// Columns of the longest bar.
+const BAR: u64 = 50;
+
+/// Latencies as bars, a line each: how many took at most so long.
+fn picture(name: &str, histogram: &Histogram) -> String {
+    let rows = histogram.rows();
+    let most = rows.iter().map(|row| row.1).max().unwrap_or(0).max(1);
+    let line = |(upper_ns, count): (u64, u64)| {
+        let width = usize::try_from(u128::from(count) * u128::from(BAR) / u128::from(most));
+        let bar = "#".repeat(width.unwrap_or(0));
+        let percent = count as f64 * 100.0 / histogram.count().max(1) as f64;
+        let upper_us = upper_ns as f64 / 1000.0;
+        format!("  {name:5} {upper_us:>10.1} us {percent:>6.2} % {bar}\n")
+    };
+    rows.into_iter().map(line).collect()
+}
+
 /// The sum of all threads.
 pub(crate) struct Report {
     options: Options,
@@ -141,6 +158,10 @@ impl Report {
                 );
             }
         }
+        if !self.options.no_picture {
+            print!("{}", picture("read", &self.reads));
+            print!("{}", picture("write", &self.writes));
+        }
         if let Some(blocks) = output.verified_blocks {
             println!("  {blocks} requests verified");
         }
@@ -153,5 +174,24 @@ impl Report {
             None => Ok(()),
             Some(first) => anyhow::bail!("{} errors; the first: {first}", self.errors),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_bar_is_the_most_frequent_latency() {
+        let mut histogram = Histogram::new();
+        for _ in 0..99 {
+            histogram.add(10_000);
+        }
+        histogram.add(80_000);
+        let text = picture("read", &histogram);
+        let bars: Vec<usize> = text.lines().map(|line| line.matches('#').count()).collect();
+        assert_eq!(bars.first(), Some(&50));
+        assert!(text.starts_with("  read ") && text.contains("99.00 %"));
+        assert_eq!(picture("read", &Histogram::new()), "");
     }
 }

@@ -1,6 +1,12 @@
-//! `roadstead-bench`: load on a namespace of any NVMe/TCP target, with latencies and verification.
+//! `roadstead bench`: load on a namespace of any NVMe/TCP target, with latencies and verification.
 //!
 //! Each thread has a reactor and a connection of its own and shares nothing; the results are added up.
+//!
+//! # Guarantees
+//! With `--verify`, a block that reads as anything but what was last written to it is an error of the run.
+//!
+//! # Left out
+//! Rates (load that does not wait for answers) and several namespaces at once.
 
 mod histogram;
 mod options;
@@ -11,19 +17,15 @@ mod worker;
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Parser;
 
-use crate::options::Options;
+pub use crate::options::{Options, Pattern};
 use crate::report::Report;
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
-        .init();
+/// Runs the load and prints what came out, as JSON if so asked.
+///
+/// # Errors
+/// Options that make no sense, a target that cannot be reached, requests that failed, data that was wrong.
+pub fn run(options: &Options, as_json: bool) -> anyhow::Result<()> {
     options.check()?;
     let started = Instant::now();
     let threads: Vec<_> = (0..options.threads)
@@ -35,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         })
         .collect::<Result<_, _>>()
         .context("start threads")?;
-    let mut report = Report::new(&options);
+    let mut report = Report::new(options);
     for thread in threads {
         match thread.join() {
             Ok(result) => report.add(&result?),
@@ -43,6 +45,6 @@ fn main() -> anyhow::Result<()> {
         }
     }
     report.finish(started.elapsed());
-    report.print(options.json)?;
+    report.print(as_json)?;
     report.verdict()
 }

@@ -2,6 +2,8 @@
 
 const SUB_BITS: u32 = 5;
 const SUB: usize = 1 << SUB_BITS;
+/// Buckets of one row of a picture.
+const ROW: usize = SUB / 2;
 const BUCKETS: usize = (64 - SUB_BITS as usize + 1) * SUB;
 
 /// Counts of latencies, in ns.
@@ -52,6 +54,19 @@ impl Histogram {
 
     pub(crate) fn max_ns(&self) -> u64 {
         self.max_ns
+    }
+
+    /// The counts in rows of half an octave, from the first that is not empty to the last: upper end in ns, count.
+    pub(crate) fn rows(&self) -> Vec<(u64, u64)> {
+        let rows = self.buckets.chunks(ROW).enumerate();
+        let row = |(number, buckets): (usize, &[u64])| {
+            (upper(number * ROW + ROW - 1), buckets.iter().sum::<u64>())
+        };
+        let mut all: Vec<_> = rows.map(row).skip_while(|row| row.1 == 0).collect();
+        while all.last().is_some_and(|row| row.1 == 0) {
+            all.pop();
+        }
+        all
     }
 
     /// The latency that `permyriad` of 10,000 do not exceed (the upper end of its bucket).
@@ -107,5 +122,11 @@ mod tests {
         assert!(near(histogram.quantile_ns(9900), 990_000));
         assert_eq!(histogram.quantile_ns(10_000), 1_000_000);
         assert_eq!(histogram.mean_ns(), 500_500);
+        let rows = histogram.rows();
+        assert_eq!(rows.iter().map(|row| row.1).sum::<u64>(), 1000);
+        assert!(rows.first().unwrap().1 > 0 && rows.last().unwrap().1 > 0);
+        assert!(rows.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(rows.last().unwrap().0 >= 1_000_000);
+        assert!(Histogram::new().rows().is_empty());
     }
 }

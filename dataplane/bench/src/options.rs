@@ -3,14 +3,20 @@
 use std::net::SocketAddr;
 
 use anyhow::{bail, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 
 /// What to do in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pattern {
+pub enum Pattern {
+    /// Reads one after the other.
     Read,
+    /// Writes one after the other.
     Write,
+    /// Reads and writes one after the other, see --mix.
+    Rw,
+    /// Reads anywhere.
     Randread,
+    /// Writes anywhere.
     Randwrite,
     /// Random reads and writes, see --mix.
     Randrw,
@@ -26,7 +32,7 @@ impl Pattern {
         match self {
             Self::Read | Self::Randread => 100,
             Self::Write | Self::Randwrite => 0,
-            Self::Randrw => mix,
+            Self::Rw | Self::Randrw => mix,
         }
     }
 }
@@ -34,9 +40,8 @@ impl Pattern {
 /// Load on a namespace of an NVMe/TCP target.
 ///
 /// Writes destroy what is in the namespace.
-#[derive(Clone, Debug, Parser)]
-#[command(version)]
-pub(crate) struct Options {
+#[derive(Clone, Debug, Args)]
+pub struct Options {
     /// Address and port of the target; more than one: the first that works.
     #[arg(long, short, required = true, value_delimiter = ',')]
     pub(crate) connect: Vec<SocketAddr>,
@@ -49,7 +54,7 @@ pub(crate) struct Options {
     /// What to do.
     #[arg(long, value_enum, default_value = "randread")]
     pub(crate) rw: Pattern,
-    /// Reads in percent, for randrw.
+    /// Reads in percent, for rw and randrw.
     #[arg(long, default_value_t = 70)]
     pub(crate) mix: u8,
     /// Bytes of one request; k and m are known.
@@ -95,9 +100,9 @@ pub(crate) struct Options {
     /// Start of the random numbers.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Print JSON.
+    /// Leave the picture of the latencies out.
     #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) no_picture: bool,
 }
 
 impl Options {
