@@ -94,8 +94,8 @@ fn upper(index: usize) -> u64 {
         return index as u64;
     }
     let magnitude = index / SUB - 1;
-    let within = (index % SUB + SUB) as u64;
-    ((within + 1) << magnitude) - 1
+    let within = (index % SUB + SUB) as u128;
+    u64::try_from(((within + 1) << magnitude) - 1).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
