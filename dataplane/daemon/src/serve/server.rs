@@ -118,6 +118,9 @@ pub(super) struct Shared {
     pub(super) connections: AtomicUsize,
     /// A reactor ended by itself.
     pub(super) failed: AtomicBool,
+    /// Allocations by reactors that have ended.
+    #[cfg(test)]
+    pub(super) allocations: std::sync::atomic::AtomicU64,
 }
 
 /// One reactor, as seen by the others.
@@ -155,6 +158,8 @@ impl Server {
             served: Mutex::new(Served::default()),
             connections: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
+            #[cfg(test)]
+            allocations: Default::default(),
         });
         let mut server = Self {
             shared,
@@ -338,7 +343,11 @@ fn run(
     let Some(mut worker) = Worker::new(index, Arc::clone(&shared), pool) else {
         return;
     };
-    if let Err(error) = reactor.run(&mut worker) {
+    #[cfg(not(test))]
+    let ended = reactor.run(&mut worker);
+    #[cfg(test)]
+    let ended = super::tests::counted(&shared.allocations, || reactor.run(&mut worker));
+    if let Err(error) = ended {
         tracing::error!(reactor = index, %error, "a reactor has ended");
         shared.failed.store(true, Ordering::Relaxed);
     }

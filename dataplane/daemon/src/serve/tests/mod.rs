@@ -1,5 +1,6 @@
 //! The server on real sockets, files and memory.
 
+mod allocations;
 mod faults;
 mod host;
 mod life;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use roadstead_pool::media::FileMedia;
@@ -174,6 +176,14 @@ impl Fixture {
             .unwrap();
         self
     }
+}
+
+/// Adds the allocations that `run` does in this thread.
+pub(super) fn counted<T>(allocations: &AtomicU64, run: impl FnOnce() -> T) -> T {
+    let mut result = None;
+    let counted = allocation_counter::measure(|| result = Some(run()));
+    allocations.fetch_add(counted.count_total, SeqCst);
+    result.unwrap()
 }
 
 /// Waits until something is so.
