@@ -184,7 +184,11 @@ async fn serve_http(
         "/healthz" if server.is_healthy() => Answer::ok("ok\n"),
         "/healthz" => Answer::unavailable("a reactor has ended\n"),
         "/readyz" => ready(&node.reporter.status.borrow()),
-        "/metrics" => Answer::ok(metrics::text(&node.reporter.report(), server.connections())),
+        "/metrics" => Answer::ok(metrics::text(
+            &node.reporter.report(),
+            server.connections(),
+            server.activities(),
+        )),
         _ => Answer::not_found(),
     })
     .await;

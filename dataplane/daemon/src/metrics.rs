@@ -1,10 +1,12 @@
 //! Metrics in Prometheus' text format, made of the report: what one sees in the API and in the graphs agrees.
 //!
-//! The labels are bounded: one set for each volume, drive, subsystem, portal and attachment of the node.
+//! The labels are bounded: one set for each reactor, volume, drive, subsystem, portal and attachment of the node.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use roadstead_api::v1;
+use roadstead_ring::Activity;
 
 /// Ticks of /proc's clocks in a second; the kernel fixes it for user space.
 const TICKS_PER_S: f64 = 100.0;
@@ -41,7 +43,11 @@ fn escape(value: &str) -> String {
 }
 
 /// All metrics of the node.
-pub(crate) fn text(report: &v1::NodeReport, connections: usize) -> String {
+pub(crate) fn text(
+    report: &v1::NodeReport,
+    connections: usize,
+    activities: &[Arc<Activity>],
+) -> String {
     let mut text = String::with_capacity(4 << 10);
     let out = &mut text;
     let version = report
@@ -58,6 +64,7 @@ pub(crate) fn text(report: &v1::NodeReport, connections: usize) -> String {
         "Open NVMe/TCP connections.",
     );
     family.sample(&[], connections);
+    reactors(out, activities);
     let mut family = Family::new(
         out,
         "roadstead_controllers",
@@ -90,6 +97,28 @@ pub(crate) fn text(report: &v1::NodeReport, connections: usize) -> String {
     attachments(out, &report.attachments);
     process(out);
     text
+}
+
+fn reactors(out: &mut String, activities: &[Arc<Activity>]) {
+    type Count = fn(&Activity) -> u64;
+    let counters: [(&'static str, &str, Count); 2] = [
+        (
+            "roadstead_reactor_syscalls_total",
+            "Calls of the kernel by the reactor.",
+            Activity::enters,
+        ),
+        (
+            "roadstead_reactor_sleeps_total",
+            "Calls that waited for something to happen.",
+            Activity::sleeps,
+        ),
+    ];
+    for (name, help, count) in counters {
+        let mut family = Family::new(out, name, "counter", help);
+        for (index, activity) in activities.iter().enumerate() {
+            family.sample(&[("reactor", &index.to_string())], count(activity));
+        }
+    }
 }
 
 fn volumes(out: &mut String, volumes: &[v1::VolumeReport]) {
@@ -254,11 +283,12 @@ mod tests {
             }],
             ..Default::default()
         };
-        let text = text(&report, 2);
+        let text = text(&report, 2, &[Arc::default()]);
         for line in [
             r#"roadstead_volume_reads_total{volume="a \"b\"\\",uuid="u"} 3"#,
             r#"roadstead_volume_online{volume="a \"b\"\\",uuid="u"} 1"#,
             "roadstead_connections 2",
+            r#"roadstead_reactor_syscalls_total{reactor="0"} 0"#,
             "# TYPE process_cpu_seconds_total counter",
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");

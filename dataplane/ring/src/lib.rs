@@ -61,6 +61,7 @@
 //! Bounds on output queues (the user sees the fill and stops producing), registered files and buffers, zero-copy
 //! send.
 
+mod activity;
 mod buf;
 mod config;
 mod error;
@@ -79,6 +80,7 @@ mod slab;
 mod socket;
 mod timer;
 
+pub use activity::Activity;
 pub use buf::{BUF_MAX_BYTES, BUF_MIN_BYTES, BufPool, IoBuf};
 pub use config::{ReactorConfig, pin_current_thread};
 pub use error::RingError;

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
+use crate::activity::Activity;
 use crate::config::ReactorConfig;
 use crate::error::RingError;
 use crate::event::{Event, Handler};
@@ -50,6 +52,7 @@ pub struct Reactor<M> {
     wake_count: Box<[u8; 8]>,
     spin: Duration,
     batch: Vec<Completion>,
+    activity: Arc<Activity>,
 }
 
 impl<M: Send> Reactor<M> {
@@ -72,9 +75,15 @@ impl<M: Send> Reactor<M> {
             wake_count: Box::new([0; 8]),
             spin: config.spin,
             batch: Vec::with_capacity(BATCH),
+            activity: Arc::default(),
         };
         this.arm_wake();
         Ok(this)
+    }
+
+    /// Counts of what it does.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// The handle for operations, to set things up before [`Reactor::run`].
@@ -374,6 +383,7 @@ impl<M: Send> Reactor<M> {
     }
 
     fn submit(&mut self) -> Result<(), RingError> {
+        self.activity.entered();
         passing(self.io.uring.submit())
     }
 
@@ -381,7 +391,12 @@ impl<M: Send> Reactor<M> {
     fn sleep(&mut self) -> Result<(), RingError> {
         self.inbox.sleep();
         let ready = self.inbox.has_message() || !self.io.uring.completion().is_empty();
-        let result = if ready { Ok(0) } else { self.wait() };
+        let result = if ready {
+            Ok(0)
+        } else {
+            self.activity.slept();
+            self.wait()
+        };
         self.inbox.awake();
         passing(result)
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use roadstead_ring::{
-    Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
+    Activity, Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
 };
 use roadstead_target::{Registry, Table};
 use uuid::Uuid;
@@ -105,6 +105,7 @@ pub(crate) enum ServeError {
 pub(crate) struct Server {
     pub(super) shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    activities: Vec<Arc<Activity>>,
 }
 
 /// What all reactors see.
@@ -164,6 +165,7 @@ impl Server {
         let mut server = Self {
             shared,
             threads: Vec::new(),
+            activities: Vec::new(),
         };
         let mut started = Vec::new();
         for (index, (inbox, core)) in inboxes.into_iter().zip(config.reactors).enumerate() {
@@ -177,7 +179,8 @@ impl Server {
             started.push(told);
         }
         for told in started {
-            told.recv().map_err(|_| ServeError::Ended)??;
+            let activity = told.recv().map_err(|_| ServeError::Ended)??;
+            server.activities.push(activity);
         }
         Ok(server)
     }
@@ -273,6 +276,11 @@ impl Server {
         self.shared.counters.sum(volume)
     }
 
+    /// Counts of what each reactor does.
+    pub(crate) fn activities(&self) -> &[Arc<Activity>] {
+        &self.activities
+    }
+
     /// Open connections.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
@@ -324,7 +332,7 @@ fn run(
     config: &ReactorConfig,
     core: Option<usize>,
     inbox: Inbox<Message>,
-    started: &Sender<Result<(), ServeError>>,
+    started: &Sender<Result<Arc<Activity>, ServeError>>,
 ) {
     let pinned = match core {
         Some(core) => pin_current_thread(core).map_err(|source| ServeError::Pin { core, source }),
@@ -338,7 +346,7 @@ fn run(
             return;
         }
     };
-    let _ = started.send(Ok(()));
+    let _ = started.send(Ok(Arc::clone(reactor.activity())));
     let pool = reactor.io().pool().clone();
     let Some(mut worker) = Worker::new(index, Arc::clone(&shared), pool) else {
         return;
