@@ -63,6 +63,7 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         transport: Transport::Tcp.into(),
         address: ip.to_string(),
         port: port.into(),
+        ..Portal::default()
     };
     let request = AttachRequest {
         id: args.id,

@@ -39,6 +39,7 @@ impl PathSpec {
             transport: transport.into(),
             address: self.address.clone(),
             port: self.port.into(),
+            ..Portal::default()
         })
     }
 }

@@ -164,6 +164,7 @@ fn path(status: &PathStatus) -> v1::PathReport {
             transport: v1::Transport::Tcp.into(),
             address: status.path.address.to_string(),
             port: u32::from(status.path.port),
+            ..v1::Portal::default()
         }),
         state: state.into(),
         message: status.message.clone(),

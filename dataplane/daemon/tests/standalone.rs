@@ -49,8 +49,8 @@ fn check_names_every_mistake() {
     let bad = config(dir.path(), free_address(), "nonsense: 1\n", "1Gx");
     let expected = "standalone.yaml:8: subsystems[0].namespaces[0].size: \
          '1Gx' is not a size; write e.g. 1GiB\n\
-         standalone.yaml:9: nonsense: unknown field; known are drives, hostNqn, metricsListen, \
-         portals, reactors, socket, stateDir, subsystems\n";
+         standalone.yaml:9: nonsense: unknown field; known are discovery, drives, hostNqn, \
+         metricsListen, portals, reactors, referrals, socket, stateDir, subsystems\n";
     assert_eq!(check(&bad), (2, expected.to_owned()));
     let (code, said) = check(&dir.path().join("none.yaml"));
     assert_eq!(code, 2);
@@ -100,6 +100,38 @@ async fn the_file_rules() {
     daemon.signal("HUP");
     let grown = |report: &v1::NodeReport| report.volumes[0].size_bytes == 48 * MIB;
     daemon.report_when("it has grown", grown).await;
+    assert!(daemon.stop());
+}
+
+/// Paths are switched by the file while hosts are connected.
+#[tokio::test]
+async fn ana_states_follow_the_file() {
+    let dir = temporary();
+    let portal = free_address();
+    let file = config(dir.path(), portal, "", "32MiB");
+    let daemon = Daemon::start(dir.path(), &["--config", file.to_str().unwrap()]).await;
+    let state_is = |state: v1::AnaState| {
+        move |report: &v1::NodeReport| {
+            let portals = report.portals.first();
+            portals.is_some_and(|one| {
+                one.listening && one.portal.as_ref().is_some_and(|p| p.ana_state() == state)
+            })
+        }
+    };
+    daemon
+        .report_when("optimized", state_is(v1::AnaState::Optimized))
+        .await;
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (word, state) in [
+        ("inaccessible", v1::AnaState::Inaccessible),
+        ("nonOptimized", v1::AnaState::NonOptimized),
+    ] {
+        let port = format!("port: {}", portal.port());
+        let changed = text.replacen(&port, &format!("{port}, anaState: {word}"), 1);
+        std::fs::write(&file, changed).unwrap();
+        daemon.signal("HUP");
+        daemon.report_when(word, state_is(state)).await;
+    }
     assert!(daemon.stop());
 }
 

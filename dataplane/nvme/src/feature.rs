@@ -37,6 +37,10 @@ pub enum Select {
     Capabilities,
 }
 
+/// Result of Get Features with [`Select::Capabilities`]: survives a reset when it is saved.
+pub const CAPABILITY_SAVEABLE: u32 = 1 << 0;
+/// Result of Get Features with [`Select::Capabilities`]: each namespace has its own.
+pub const CAPABILITY_NAMESPACE: u32 = 1 << 1;
 /// Result of Get Features with [`Select::Capabilities`]: can be changed.
 pub const CAPABILITY_CHANGEABLE: u32 = 1 << 2;
 

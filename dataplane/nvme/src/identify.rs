@@ -24,6 +24,18 @@ pub mod cns {
     pub const COMMAND_SET_ACTIVE_NAMESPACES: u8 = 0x07;
     /// A namespace, whatever its command set.
     pub const INDEPENDENT_NAMESPACE: u8 = 0x08;
+    /// Allocated namespaces.
+    pub const ALLOCATED_NAMESPACES: u8 = 0x10;
+    /// An allocated namespace.
+    pub const ALLOCATED_NAMESPACE: u8 = 0x11;
+    /// Controllers that have a namespace.
+    pub const CONTROLLERS_OF_NAMESPACE: u8 = 0x12;
+    /// Controllers of the subsystem.
+    pub const CONTROLLERS: u8 = 0x13;
+    /// Allocated namespaces of one command set.
+    pub const COMMAND_SET_ALLOCATED_NAMESPACES: u8 = 0x1a;
+    /// An allocated namespace, for one command set.
+    pub const COMMAND_SET_ALLOCATED_NAMESPACE: u8 = 0x1b;
     /// Command sets.
     pub const COMMAND_SETS: u8 = 0x1c;
 }
@@ -35,6 +47,9 @@ pub mod controller_type {
     /// A discovery controller.
     pub const DISCOVERY: u8 = 2;
 }
+
+/// Most entries of a list of controllers, which begins with their number.
+pub const CONTROLLERS_MAX: usize = 2047;
 
 /// Identify Controller. Fields that fabrics controllers of this project never use are reserved here.
 #[derive(
@@ -173,6 +188,19 @@ impl IdentifyController {
     pub const ONCS_DATASET_MANAGEMENT: u16 = 1 << 2;
     /// `io_commands`: Write Zeroes.
     pub const ONCS_WRITE_ZEROES: u16 = 1 << 3;
+    /// `io_commands`: Get Features can select, Set Features can save.
+    pub const ONCS_SAVE_AND_SELECT: u16 = 1 << 4;
+    /// `attributes`: host identifiers of 16 bytes.
+    pub const CTRATT_HOST_IDENTIFIER_16: u32 = 1 << 0;
+    /// `attributes`: every command keeps the controller alive.
+    pub const CTRATT_TRAFFIC_KEEP_ALIVE: u32 = 1 << 6;
+    /// `log_attributes`: the effects log.
+    pub const LPA_EFFECTS: u8 = 1 << 1;
+    /// `log_attributes`: lengths of 32 and offsets of 64 bits.
+    pub const LPA_EXTENDED: u8 = 1 << 2;
+    /// `log_attributes`: the logs of supported log pages, of features and of management commands, and scopes in the
+    /// effects log.
+    pub const LPA_SUPPORTED: u8 = 1 << 5;
     /// `sgl`: supported, without alignment.
     pub const SGL_SUPPORTED: u32 = 1;
     /// `sgl`: offset addresses in the capsule.

@@ -6,7 +6,7 @@
 //!   refuses it; `encode` is the reverse. Whoever holds a typed command need not look at raw bytes again.
 //! * [`fabrics`]: Connect, Property Get and Set, Disconnect. [`property`]: the controller's registers.
 //! * [`identify`], [`log`], [`feature`], [`event`]: the data structures of admin commands.
-//! * [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
+//! * [`ana`]: states of paths. [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
 //!
 //! Guaranteed: no input makes a function of this crate panic; every wire structure has its size asserted at
 //! compile time; unknown codes survive as numbers. Left out: PRPs, metadata and protection information,
@@ -14,6 +14,7 @@
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0c unless they say otherwise.
 
+pub mod ana;
 pub mod command;
 pub mod event;
 pub mod fabrics;
@@ -27,6 +28,7 @@ pub mod property;
 pub mod status;
 pub mod wire;
 
+pub use ana::AnaState;
 pub use command::{AdminCommand, IoCommand};
 pub use fabrics::FabricsCommand;
 pub use nqn::Nqn;

@@ -1,8 +1,9 @@
 //! Log pages (section 5.16) and the discovery log (section 5.16.1.23).
 
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::AnaState;
 use crate::nqn::{NQN_FIELD_BYTES, Nqn};
 
 /// Log page identifiers.
@@ -19,14 +20,48 @@ pub mod id {
     pub const CHANGED_NAMESPACES: u8 = 0x04;
     /// Commands supported and their effects, 4096 bytes.
     pub const EFFECTS: u8 = 0x05;
+    /// Features supported and the effects of setting them, 1024 bytes.
+    pub const FEATURES: u8 = 0x12;
+    /// Management commands supported, 4096 bytes.
+    pub const MANAGEMENT: u8 = 0x13;
     /// ANA groups.
     pub const ANA: u8 = 0x0c;
     /// Discovery.
     pub const DISCOVERY: u8 = 0x70;
 }
 
+/// Bits of an entry of the log of supported log pages.
+pub mod supported {
+    /// The log page is supported.
+    pub const LOG: u32 = 1;
+    /// Offsets may be indices.
+    pub const INDEX_OFFSET: u32 = 1 << 1;
+    /// Discovery log: the parameter [`super::discovery_parameter::PORT_LOCAL`] is supported.
+    pub const PORT_LOCAL: u32 = 1 << 17;
+}
+
+/// Bits of an entry of the log of features.
+pub mod feature_effect {
+    /// The feature is supported.
+    pub const SUPPORTED: u32 = 1;
+    /// Setting it changes blocks.
+    pub const CHANGES_BLOCKS: u32 = 1 << 1;
+    /// Setting it changes what a controller can do.
+    pub const CHANGES_CONTROLLER: u32 = 1 << 4;
+    /// It belongs to a namespace.
+    pub const NAMESPACE: u32 = 1 << 20;
+    /// It belongs to a controller.
+    pub const CONTROLLER: u32 = 1 << 21;
+}
+
 /// Bits of an entry of the effects log.
 pub mod effect {
+    /// It concerns a namespace.
+    pub const NAMESPACE: u32 = 1 << 20;
+    /// It concerns a controller.
+    pub const CONTROLLER: u32 = 1 << 21;
+    /// It concerns the subsystem.
+    pub const SUBSYSTEM: u32 = 1 << 25;
     /// The command is supported.
     pub const SUPPORTED: u32 = 1;
     /// It changes blocks.
@@ -52,11 +87,80 @@ pub struct HealthLog {
     pub spare_threshold: u8,
     /// Life used, per cent.
     pub used: u8,
-    /// Reserved, then counters of 16 bytes each and more.
-    pub reserved: [u8; 506],
+    /// Endurance groups that are in danger.
+    pub endurance_warnings: u8,
+    /// Reserved.
+    pub reserved7: [u8; 25],
+    /// Read by hosts, in units of 1000 times 512 bytes, rounded up.
+    pub units_read: U128,
+    /// Written by hosts, in the same units.
+    pub units_written: U128,
+    /// Read commands.
+    pub reads: U128,
+    /// Write commands.
+    pub writes: U128,
+    /// Time with I/O under way, minutes.
+    pub busy_minutes: U128,
+    /// Times that the power was switched on.
+    pub power_cycles: U128,
+    /// Time with power, hours.
+    pub power_on_hours: U128,
+    /// Times that power went without a shutdown.
+    pub unsafe_shutdowns: U128,
+    /// Times that a medium lost data.
+    pub media_errors: U128,
+    /// Entries that the error log had, those that it forgot included.
+    pub errors: U128,
+    /// Times of high temperature, temperatures of sensors, reserved.
+    pub reserved192: [u8; 320],
 }
 
 const _: () = assert!(size_of::<HealthLog>() == 512);
+
+/// An entry of the error log.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct ErrorEntry {
+    /// Which error it is since the controller was made, from 1; 0 in an empty entry.
+    pub count: U64,
+    /// Queue of the command.
+    pub sqid: U16,
+    /// The command.
+    pub cid: U16,
+    /// Status of its completion, as it stands there.
+    pub status: U16,
+    /// Where in the command the error is; [`Self::NOWHERE`] for no single place.
+    pub location: U16,
+    /// First block of the command.
+    pub lba: U64,
+    /// Its namespace.
+    pub nsid: U32,
+    /// Log page with more about it; 0 for none.
+    pub vendor_log: u8,
+    /// See [`transport`].
+    pub transport: u8,
+    /// I/O command set of the command.
+    pub command_set: u8,
+    /// Its opcode.
+    pub opcode: u8,
+    /// Command specific.
+    pub command_specific: U64,
+    /// Transport specific.
+    pub transport_specific: U16,
+    /// Reserved.
+    pub reserved42: [u8; 21],
+    /// Version of this layout: 1.
+    pub version: u8,
+}
+
+const _: () = assert!(size_of::<ErrorEntry>() == 64);
+
+impl ErrorEntry {
+    /// `location`: the error has no single place.
+    pub const NOWHERE: u16 = 0xffff;
+}
 
 /// Firmware slots.
 #[derive(
@@ -157,6 +261,35 @@ pub struct AnaGroup {
 
 const _: () = assert!(size_of::<AnaGroup>() == 32);
 
+impl AnaHeader {
+    /// Log specific parameter: groups without the identifiers of their namespaces.
+    pub const GROUPS_ONLY: u8 = 1;
+
+    /// A header.
+    #[must_use]
+    pub fn new(change_count: u64, groups: u16) -> Self {
+        Self {
+            change_count: U64::new(change_count),
+            groups: U16::new(groups),
+            reserved: [0; 6],
+        }
+    }
+}
+
+impl AnaGroup {
+    /// A group with this many namespace identifiers behind it.
+    #[must_use]
+    pub fn new(id: u32, namespaces: u32, change_count: u64, state: AnaState) -> Self {
+        Self {
+            id: U32::new(id),
+            namespaces: U32::new(namespaces),
+            change_count: U64::new(change_count),
+            state: state.code(),
+            reserved: [0; 15],
+        }
+    }
+}
+
 /// Start of the discovery log.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
@@ -214,6 +347,12 @@ pub mod subsystem_type {
     pub const CURRENT_DISCOVERY: u8 = 3;
 }
 
+/// Log specific parameters of the discovery log.
+pub mod discovery_parameter {
+    /// Only what is behind the port that the host reached.
+    pub const PORT_LOCAL: u8 = 1 << 1;
+}
+
 /// A record of the discovery log.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
@@ -257,6 +396,11 @@ impl DiscoveryRecord {
     pub const NO_SECURE_CHANNEL: u8 = 2;
     /// `requirements`: flow control may be off.
     pub const NO_FLOW_CONTROL: u8 = 4;
+
+    /// `flags`: this discovery service returns what the one returns that was asked.
+    pub const SAME_INFORMATION: u16 = 1 << 0;
+    /// `flags`: hosts may keep connections to this discovery service.
+    pub const PERSISTENT: u16 = 1 << 1;
 
     /// A record for NVMe/TCP without TLS.
     #[must_use]
@@ -310,6 +454,35 @@ mod tests {
         assert_eq!(bytes[256..266], *b"nqn.2026-1");
         assert_eq!(bytes[512..521], *b"10.1.2.3\0");
         assert_eq!(offset_of!(DiscoveryRecord, transport_specific), 768);
+    }
+
+    #[test]
+    fn ana() {
+        let header = AnaHeader::new(5, 1);
+        assert_eq!(
+            header.as_bytes(),
+            [5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+        );
+        let group = AnaGroup::new(3, 2, 7, AnaState::Change);
+        assert_eq!(
+            group.as_bytes()[..20],
+            [3, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn fields_stand_where_the_specification_says() {
+        assert_eq!(offset_of!(HealthLog, units_read), 32);
+        assert_eq!(offset_of!(HealthLog, busy_minutes), 96);
+        assert_eq!(offset_of!(HealthLog, power_on_hours), 128);
+        assert_eq!(offset_of!(HealthLog, media_errors), 160);
+        assert_eq!(offset_of!(HealthLog, errors), 176);
+        assert_eq!(offset_of!(ErrorEntry, location), 14);
+        assert_eq!(offset_of!(ErrorEntry, nsid), 24);
+        assert_eq!(offset_of!(ErrorEntry, transport), 29);
+        assert_eq!(offset_of!(ErrorEntry, opcode), 31);
+        assert_eq!(offset_of!(ErrorEntry, transport_specific), 40);
+        assert_eq!(offset_of!(ErrorEntry, version), 63);
     }
 
     #[test]

@@ -11,6 +11,14 @@ pub const CSTS: u32 = 0x1c;
 /// Offset of the subsystem reset, 4 bytes.
 pub const NSSR: u32 = 0x20;
 
+/// Offset of the time that the controller needs to become ready, 4 bytes.
+pub const CRTO: u32 = 0x68;
+
+/// What a host writes to [`NSSR`] to reset the subsystem: "NVMe".
+pub const SUBSYSTEM_RESET: u32 = 0x4e56_4d65;
+
+/// Version 2.0.0.
+pub const VERSION_2_0: u32 = 0x0002_0000;
 /// Version 1.4.0.
 pub const VERSION_1_4: u32 = 0x0001_0400;
 
@@ -19,15 +27,39 @@ pub const VERSION_1_4: u32 = 0x0001_0400;
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    const SUBSYSTEM_RESET: u64 = 1 << 36;
+    const NVM_COMMAND_SET: u64 = 1 << 37;
+    const COMMAND_SETS: u64 = 1 << 43;
+    const READY_WITH_MEDIA: u64 = 1 << 59;
+
     /// Capabilities of a fabrics controller with the NVM command set, pages of 4 KiB, contiguous queues.
-    /// `queue_entries` is the most entries of a queue, at least 2; `timeout_500ms` how long the controller may need
+    /// `queue_entries` is the most entries of a queue, 2 to 65536; `timeout_500ms` how long the controller may need
     /// to become ready.
     #[must_use]
-    pub const fn new(queue_entries: u16, timeout_500ms: u8) -> Self {
+    pub const fn new(queue_entries: u32, timeout_500ms: u8) -> Self {
         const CONTIGUOUS_QUEUES: u64 = 1 << 16;
-        const NVM_COMMAND_SET: u64 = 1 << 37;
-        let entries = queue_entries.saturating_sub(1) as u64;
-        Self(entries | CONTIGUOUS_QUEUES | (timeout_500ms as u64) << 24 | NVM_COMMAND_SET)
+        let entries = queue_entries.saturating_sub(1) as u64 & 0xffff;
+        let timeout = (timeout_500ms as u64) << 24;
+        Self(entries | CONTIGUOUS_QUEUES | timeout | Self::NVM_COMMAND_SET)
+    }
+
+    /// The same, with the choice of command sets, the subsystem reset, and being ready with all media, as controllers
+    /// of version 2.0 have them.
+    #[must_use]
+    pub const fn version_2(self) -> Self {
+        Self(self.0 | Self::COMMAND_SETS | Self::SUBSYSTEM_RESET | Self::READY_WITH_MEDIA)
+    }
+
+    /// Whether writing [`SUBSYSTEM_RESET`] does what it says.
+    #[must_use]
+    pub fn has_subsystem_reset(self) -> bool {
+        self.0 & Self::SUBSYSTEM_RESET != 0
+    }
+
+    /// Whether [`CRTO`] exists.
+    #[must_use]
+    pub fn has_ready_timeouts(self) -> bool {
+        self.0 & Self::READY_WITH_MEDIA != 0
     }
 
     /// Most entries of a queue.
@@ -97,6 +129,23 @@ impl Configuration {
             _ => Shutdown::None,
         }
     }
+
+    /// The arbitration mechanism, 0 for round robin.
+    #[must_use]
+    pub fn arbitration(self) -> u32 {
+        self.0 >> 11 & 7
+    }
+
+    /// The same with other command sets, as [`Self::command_set`] has them.
+    #[must_use]
+    pub const fn with_command_set(self, command_set: u32) -> Self {
+        Self(self.0 & !(7 << 4) | (command_set & 7) << 4)
+    }
+
+    /// `command_set`: the NVM command set.
+    pub const NVM: u32 = 0;
+    /// `command_set`: all that the controller has.
+    pub const ALL_COMMAND_SETS: u32 = 6;
 
     /// The I/O command set, 0 for NVM.
     #[must_use]
@@ -175,6 +224,11 @@ mod tests {
             ),
             (128, 15, 4096)
         );
+        assert_eq!(Capabilities::new(65536, 0).queue_entries(), 65536);
+        let two = cap.version_2();
+        assert_eq!(two.0, 0x0800_0830_0f01_007f);
+        assert!(two.has_subsystem_reset() && two.has_ready_timeouts());
+        assert!(!cap.has_subsystem_reset() && !cap.has_ready_timeouts());
         let cc = Configuration::enabled();
         assert_eq!(cc.0, 0x0046_0001);
         assert!(cc.is_enabled());
@@ -185,6 +239,8 @@ mod tests {
         assert_eq!(cc.with_shutdown().shutdown(), Shutdown::Normal);
         assert_eq!(cc.shutdown(), Shutdown::None);
         assert_eq!(Configuration(0x8000).shutdown(), Shutdown::Abrupt);
+        assert_eq!(cc.with_command_set(6).0, 0x0046_0061);
+        assert_eq!(Configuration(0x3800).arbitration(), 7);
         let csts = Status::new(true, false, true);
         assert!(csts.is_ready() && csts.is_shutdown_complete() && !csts.is_fatal());
         assert_eq!(csts.0, 9);

@@ -48,12 +48,14 @@ statuses! {
     LBA_OUT_OF_RANGE = 0x080, "LBA out of range";
     CAPACITY_EXCEEDED = 0x081, "capacity exceeded";
     NAMESPACE_NOT_READY = 0x082, "namespace not ready";
+    INVALID_COMMAND_SET = 0x02c, "invalid I/O command set";
     INVALID_QUEUE_ID = 0x101, "invalid queue identifier";
     ABORT_LIMIT = 0x103, "abort command limit exceeded";
     AER_LIMIT = 0x105, "asynchronous event request limit exceeded";
     INVALID_LOG_PAGE = 0x109, "invalid log page";
     FEATURE_NOT_SAVEABLE = 0x10d, "feature identifier not saveable";
     FEATURE_NOT_CHANGEABLE = 0x10e, "feature not changeable";
+    FEATURE_NOT_NAMESPACE_SPECIFIC = 0x10f, "feature not namespace specific";
     CONNECT_INCOMPATIBLE_FORMAT = 0x180, "incompatible format of Connect";
     CONNECT_CONTROLLER_BUSY = 0x181, "controller busy";
     CONNECT_INVALID_PARAMETERS = 0x182, "invalid Connect parameters";
@@ -95,6 +97,24 @@ impl Status {
     #[must_use]
     pub const fn more(self) -> Self {
         Self(self.0 | Self::MORE)
+    }
+
+    /// The same status without "more information in the error log".
+    #[must_use]
+    pub const fn without_more(self) -> Self {
+        Self(self.0 & !Self::MORE)
+    }
+
+    /// Whether the error log says more.
+    #[must_use]
+    pub fn is_more(self) -> bool {
+        self.0 & Self::MORE != 0
+    }
+
+    /// Whether the medium failed, or refused: status type 2.
+    #[must_use]
+    pub fn is_media_error(self) -> bool {
+        self.code() >> 8 == 2
     }
 
     /// Whether repeating the command is pointless.
@@ -142,6 +162,8 @@ mod tests {
     fn flags_do_not_change_the_code() {
         let status = Status::INVALID_FIELD.dnr().more();
         assert_eq!((status.code(), status.0), (2, 0x6002));
+        assert!(status.is_more());
+        assert_eq!(status.without_more(), Status::INVALID_FIELD.dnr());
         assert!(status.is_dnr() && !status.is_success());
         assert_eq!(
             status.to_string(),
@@ -149,5 +171,6 @@ mod tests {
         );
         assert_eq!(Status(0x7bc).to_string(), "unknown status 0x7bc");
         assert!(Status::ANA_INACCESSIBLE.is_path_related());
+        assert!(Status::WRITE_FAULT.is_media_error() && !Status::INTERNAL.is_media_error());
     }
 }

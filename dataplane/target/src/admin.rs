@@ -1,6 +1,5 @@
 //! The admin queue.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::property::{self, Capabilities, Configuration, VERSION_1_4};
@@ -12,13 +11,12 @@ use crate::registry::Registry;
 use crate::{features, identify, limits, logs};
 
 /// What a controller of this target can do.
-const CAPABILITIES: Capabilities = Capabilities::new(limits::QUEUE_ENTRIES_MAX, 10);
+const CAPABILITIES: Capabilities = Capabilities::new(limits::QUEUE_ENTRIES_MAX as u32, 10);
 
 #[derive(Debug)]
 pub(crate) struct AdminQueue {
     registry: Arc<Registry>,
     controller: Arc<Controller>,
-    local: SocketAddr,
     /// Asynchronous Event Requests, oldest first: at most [`limits::EVENT_REQUESTS_MAX`].
     held: Vec<Held>,
     /// Held commands that were aborted.
@@ -38,13 +36,11 @@ impl AdminQueue {
     pub(crate) fn new(
         registry: Arc<Registry>,
         controller: Arc<Controller>,
-        local: SocketAddr,
-    ) -> Self {
+        ) -> Self {
         let seen_epoch = controller.epoch().wrapping_sub(1);
         Self {
             registry,
             controller,
-            local,
             held: Vec::new(),
             aborted: Vec::new(),
             seen_epoch,
@@ -180,7 +176,7 @@ impl AdminQueue {
             }
             AdminCommand::GetLogPage(page) => {
                 let log = if is_discovery {
-                    logs::discovery(&self.registry, &self.controller, self.local, page)?
+                    logs::discovery(&self.registry, &self.controller, page)?
                 } else {
                     logs::io(&self.controller, page)?
                 };

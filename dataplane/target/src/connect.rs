@@ -1,5 +1,6 @@
 //! Connect: every check, each with the status that the Fabrics specification gives it (section 6.3).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::fabrics::{
@@ -8,11 +9,11 @@ use roadstead_nvme::fabrics::{
 use roadstead_nvme::{FabricsCommand, Nqn, Sqe, Status};
 use zerocopy::FromBytes;
 
+use crate::ana::View;
 use crate::controller::{Controller, Kind};
 use crate::limits;
 use crate::queue::{Completion, Decision};
 use crate::registry::{NoController, Registry};
-use crate::table::Namespaces;
 
 /// A queue that may start.
 pub(crate) struct Connected {
@@ -20,7 +21,7 @@ pub(crate) struct Connected {
     pub(crate) request: Connect,
     /// The controller's enable, for I/O queues.
     pub(crate) enable: u64,
-    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) view: View,
 }
 
 /// Who connects to what.
@@ -53,6 +54,7 @@ pub(crate) fn connect(
     registry: &Registry,
     sqe: &Sqe,
     data: &[u8],
+    local: SocketAddr,
     now_ms: u64,
 ) -> Result<Connected, Completion> {
     let FabricsCommand::Connect(request) = FabricsCommand::parse(sqe)? else {
@@ -63,7 +65,7 @@ pub(crate) fn connect(
     }
     let names = names(data)?;
     if request.qid == 0 {
-        connect_admin(registry, request, names, now_ms)
+        connect_admin(registry, request, names, local, now_ms)
     } else {
         connect_io(registry, request, &names)
     }
@@ -87,6 +89,7 @@ fn connect_admin(
     registry: &Registry,
     request: Connect,
     names: Names,
+    local: SocketAddr,
     now_ms: u64,
 ) -> Result<Connected, Completion> {
     if names.cntlid != CNTLID_DYNAMIC {
@@ -99,6 +102,7 @@ fn connect_admin(
             names.subsystem,
             names.host,
             names.host_id,
+            local,
             request.kato_ms,
             now_ms,
         )
@@ -107,15 +111,16 @@ fn connect_admin(
                 status: Status::CONNECT_INVALID_PARAMETERS,
                 ..invalid(ConnectData::OFFSET_SUBSYSTEM_NQN, true)
             },
+            NoController::DiscoveryOnly => invalid(ConnectData::OFFSET_SUBSYSTEM_NQN, true),
             NoController::HostNotAllowed => Status::CONNECT_INVALID_HOST.into(),
             NoController::Busy => Status::CONNECT_CONTROLLER_BUSY.into(),
         })?;
-    let namespaces = Arc::clone(&controller.lock().namespaces);
+    let view = controller.lock().view.clone();
     Ok(Connected {
         controller,
         request,
         enable: 0,
-        namespaces,
+        view,
     })
 }
 
@@ -153,12 +158,12 @@ fn connect_io(
         return Err(Status::COMMAND_SEQUENCE.dnr().into());
     }
     let enable = state.enables;
-    let namespaces = Arc::clone(&state.namespaces);
+    let view = state.view.clone();
     drop(state);
     Ok(Connected {
         controller,
         request,
         enable,
-        namespaces,
+        view,
     })
 }

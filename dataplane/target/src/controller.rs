@@ -4,16 +4,17 @@
 //! look at [`Controller::epoch`] to learn that it is out of date.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use roadstead_nvme::Nqn;
 use roadstead_nvme::event::{AsyncEvent, mask};
 use roadstead_nvme::log::CHANGED_NAMESPACES_MAX;
 use roadstead_nvme::property::{Configuration, Shutdown, Status as ControllerStatus};
 
+use crate::ana::{AnaCounts, View};
 use crate::limits;
-use crate::table::Namespaces;
 use crate::work::Watch;
 
 /// What a controller is for.
@@ -31,6 +32,8 @@ pub(crate) struct Identity {
     pub(crate) subsystem: Nqn,
     pub(crate) host: Nqn,
     pub(crate) host_id: [u8; 16],
+    /// The address of ours that the host reached.
+    pub(crate) local: SocketAddr,
 }
 
 /// A controller.
@@ -52,7 +55,8 @@ pub(crate) struct State {
     pub(crate) enables: u64,
     pub(crate) shutdown_complete: bool,
     pub(crate) serial: String,
-    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) view: View,
+    pub(crate) ana_counts: AnaCounts,
     pub(crate) events: Events,
     /// I/O queues that the host may connect.
     pub(crate) io_queues_granted: u16,
@@ -115,6 +119,7 @@ impl Events {
     pub(crate) fn take(&mut self) -> Option<AsyncEvent> {
         let known = [
             (mask::NAMESPACE_ATTRIBUTES, AsyncEvent::NAMESPACE_ATTRIBUTES),
+            (mask::ANA_CHANGE, AsyncEvent::ANA_CHANGE),
             (mask::DISCOVERY_LOG, AsyncEvent::DISCOVERY_LOG),
         ];
         let ready = self.pending & self.enabled & !self.masked;
@@ -193,6 +198,7 @@ impl State {
             self.enables += 1;
         } else {
             self.io_queues.clear();
+            self.ana_counts = AnaCounts::default();
             let keep = std::mem::take(&mut self.events.changed);
             self.events = Events {
                 changed: keep,
@@ -217,7 +223,7 @@ impl Controller {
     pub(crate) fn new(
         identity: Identity,
         serial: String,
-        namespaces: Arc<Namespaces>,
+        view: View,
         kato_ms: u32,
         now_ms: u64,
     ) -> Self {
@@ -230,7 +236,8 @@ impl Controller {
                 enables: 0,
                 shutdown_complete: false,
                 serial,
-                namespaces,
+                view,
+                ana_counts: AnaCounts::default(),
                 events: Events::default(),
                 io_queues_granted: limits::IO_QUEUES_MAX,
                 io_queues: BTreeSet::new(),
@@ -269,26 +276,24 @@ impl Controller {
     }
 
     /// What is served changed.
-    pub(crate) fn serve(&self, serial: &str, namespaces: &Arc<Namespaces>) {
-        let mut state = self.lock();
+    pub(crate) fn serve(&self, serial: &str, view: View) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
         state.serial.clear();
         state.serial.push_str(serial);
-        if state.namespaces == *namespaces {
+        if state.view == view {
             return;
         }
-        let all: BTreeSet<u32> = state
-            .namespaces
-            .keys()
-            .chain(namespaces.keys())
-            .copied()
-            .collect();
-        let before = Arc::clone(&state.namespaces);
-        let changed = all
-            .into_iter()
-            .filter(|nsid| before.get(nsid) != namespaces.get(nsid));
-        state.events.changed.extend(changed);
-        state.namespaces = Arc::clone(namespaces);
-        state.events.raise(mask::NAMESPACE_ATTRIBUTES);
+        let changed = state.view.changed(&view);
+        if !changed.is_empty() {
+            state.events.changed.extend(changed);
+            state.events.raise(mask::NAMESPACE_ATTRIBUTES);
+        }
+        if state.view.has_other_paths(&view) {
+            state.events.raise(mask::ANA_CHANGE);
+        }
+        state.ana_counts.count(&state.view, &view);
+        state.view = view;
         self.touch();
     }
 

@@ -104,7 +104,7 @@ pub(crate) fn set(
         id::ASYNC_EVENT_CONFIGURATION => {
             state.events.enabled = value
                 & match kind {
-                    Kind::Io => mask::NAMESPACE_ATTRIBUTES,
+                    Kind::Io => mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE,
                     Kind::Discovery => mask::DISCOVERY_LOG,
                 };
             Ok(0)

@@ -27,8 +27,10 @@ pub(crate) struct What {
 /// The I/O command set that exists here.
 const NVM: u8 = 0;
 
-/// Several ports, several controllers.
-const MULTIPATH: u8 = 0b11;
+/// Several ports, several controllers, ANA.
+const MULTIPATH: u8 = 0b1011;
+/// Every ANA state is reported, and no group is fixed to a namespace.
+const ANA_CAPABILITIES: u8 = 0b1_1111;
 /// Host identifiers of 16 bytes.
 const HOST_IDENTIFIER_16: u32 = 1;
 /// One firmware slot, read only.
@@ -57,7 +59,8 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
             _ => Err(Status::INVALID_FIELD.dnr()),
         };
     }
-    let namespaces = std::sync::Arc::clone(&controller.lock().namespaces);
+    let view = controller.lock().view.clone();
+    let namespaces = &view.namespaces;
     let only_nvm = || {
         if what.command_set == NVM {
             Ok(())
@@ -67,13 +70,16 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
     };
     match what.cns {
         cns::CONTROLLER => Ok(identify_controller(controller).as_bytes().to_vec()),
-        cns::NAMESPACE => match namespace(&namespaces, what.nsid)? {
-            Some(namespace) => Ok(identify_namespace(namespace).as_bytes().to_vec()),
+        cns::NAMESPACE => match namespace(namespaces, what.nsid)? {
+            Some(namespace) => {
+                let is_lost = view.state(namespace).refusal().is_some();
+                Ok(identify_namespace(namespace, is_lost).as_bytes().to_vec())
+            }
             None => Ok(IdentifyNamespace::zeroed().as_bytes().to_vec()),
         },
-        cns::ACTIVE_NAMESPACES => active(&namespaces, what.nsid),
+        cns::ACTIVE_NAMESPACES => active(namespaces, what.nsid),
         cns::NAMESPACE_DESCRIPTORS => {
-            let namespace = existing(&namespaces, what.nsid)?;
+            let namespace = existing(namespaces, what.nsid)?;
             let mut list = Vec::new();
             NamespaceDescriptor::Uuid(namespace.uuid.into_bytes()).write(&mut list);
             NamespaceDescriptor::CommandSet(NVM).write(&mut list);
@@ -81,7 +87,7 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
         }
         cns::COMMAND_SET_NAMESPACE => {
             only_nvm()?;
-            existing(&namespaces, what.nsid)?;
+            existing(namespaces, what.nsid)?;
             Ok(page(Vec::new()))
         }
         cns::COMMAND_SET_CONTROLLER => {
@@ -92,12 +98,13 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
         }
         cns::COMMAND_SET_ACTIVE_NAMESPACES => {
             only_nvm()?;
-            active(&namespaces, what.nsid)
+            active(namespaces, what.nsid)
         }
         cns::INDEPENDENT_NAMESPACE => {
             let mut data = IdentifyIndependentNamespace::new_zeroed();
-            let namespace = existing(&namespaces, what.nsid)?;
+            let namespace = existing(namespaces, what.nsid)?;
             data.sharing = SHARED;
+            data.ana_group = U32::new(namespace.ana_group);
             data.attributes = u8::from(namespace.read_only);
             data.status = 1;
             Ok(data.as_bytes().to_vec())
@@ -138,12 +145,14 @@ fn active(namespaces: &Namespaces, nsid: u32) -> Result<Vec<u8>, Status> {
     ))
 }
 
-fn identify_namespace(namespace: &Namespace) -> IdentifyNamespace {
+/// Through a path that does not work now the blocks in use are not known (section 8.1.3).
+fn identify_namespace(namespace: &Namespace, is_lost: bool) -> IdentifyNamespace {
     let mut data = IdentifyNamespace::zeroed();
     let blocks = U64::new(namespace.blocks);
     data.size = blocks;
     data.capacity = blocks;
-    data.used = blocks;
+    data.used = if is_lost { U64::ZERO } else { blocks };
+    data.ana_group = U32::new(namespace.ana_group);
     data.features = WRITE_HINTS;
     let granularity = WRITE_GRANULARITY_BYTES >> namespace.block_size.shift();
     let zero_based = U16::new(u16::try_from(granularity.saturating_sub(1)).unwrap_or(0));
@@ -198,7 +207,11 @@ fn identify_controller(controller: &Controller) -> IdentifyController {
 fn io_fields(data: &mut IdentifyController) {
     data.controller_type = controller_type::IO;
     data.multipath = MULTIPATH;
-    data.events = U32::new(mask::NAMESPACE_ATTRIBUTES);
+    data.events = U32::new(mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE);
+    data.ana_transition_s = limits::ANA_TRANSITION_S;
+    data.ana_capabilities = ANA_CAPABILITIES;
+    data.ana_group_max = U32::new(limits::ANA_GROUPS_MAX);
+    data.ana_groups = U32::new(limits::ANA_GROUPS_MAX);
     data.firmware_updates = ONE_FIRMWARE_SLOT;
     data.temperature_warning = U16::new(TEMPERATURE_WARNING);
     data.temperature_critical = U16::new(TEMPERATURE_CRITICAL);

@@ -4,9 +4,10 @@ use roadstead_nvme::command::{Blocks, DSM_RANGE_BYTES, DsmRange, IoCommand};
 use roadstead_nvme::{Sqe, Status};
 use zerocopy::FromBytes;
 
+use crate::ana::View;
 use crate::limits;
 use crate::queue::{Completion, Decision};
-use crate::table::{Namespace, Namespaces, VolumeKey};
+use crate::table::{Namespace, VolumeKey};
 
 /// An I/O that passed every check: it lies inside of the volume, in whole blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,16 +93,16 @@ impl IoError {
     }
 }
 
-/// Checks a command against the namespaces. `data_length` is what the command's data pointer says.
-pub(crate) fn begin(namespaces: &Namespaces, sqe: &Sqe, data_length: u32) -> Decision {
-    match check(namespaces, sqe, data_length) {
+/// Checks a command against what the controller shows. `data_length` is what the command's data pointer says.
+pub(crate) fn begin(view: &View, sqe: &Sqe, data_length: u32) -> Decision {
+    match check(view, sqe, data_length) {
         Ok(decision) => decision,
         Err(status) => Decision::Complete(Completion::from(status)),
     }
 }
 
-fn check(namespaces: &Namespaces, sqe: &Sqe, data_length: u32) -> Result<Decision, Status> {
-    let find = |nsid: u32| namespaces.get(&nsid).ok_or(Status::INVALID_NAMESPACE.dnr());
+fn check(view: &View, sqe: &Sqe, data_length: u32) -> Result<Decision, Status> {
+    let find = |nsid| view.find(nsid);
     match IoCommand::parse(sqe)? {
         IoCommand::Read { nsid, blocks, fua } => {
             transfer(find(nsid)?, IoOp::Read, blocks, fua, data_length).map(Decision::Io)
@@ -145,7 +146,7 @@ fn check(namespaces: &Namespaces, sqe: &Sqe, data_length: u32) -> Result<Decisio
 
 /// Goes on with a Dataset Management command whose ranges came.
 pub(crate) fn deallocate(
-    namespaces: &Namespaces,
+    view: &View,
     sqe: &Sqe,
     data: &[u8],
 ) -> Result<Decision, Status> {
@@ -157,9 +158,7 @@ pub(crate) fn deallocate(
     else {
         return Err(Status::INTERNAL);
     };
-    let namespace = namespaces
-        .get(&nsid)
-        .ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    let namespace = view.find(nsid)?;
     let mut found = Vec::with_capacity(usize::from(ranges));
     let mut rest = data;
     for _ in 0..ranges {

@@ -39,12 +39,14 @@
 //! * A host uses a command identifier once at a time, as it must; one that does not confuses but itself.
 //!
 //! # Left out
-//! ANA, reservations, Compare, copy, namespaces with metadata, authentication, TLS, namespace management. Abort only
+//! Reservations, Compare, copy, namespaces with metadata, authentication, TLS, namespace management. Abort only
 //! ends Asynchronous Event Requests; other commands are said to be not aborted, as they are about to complete.
 
 mod admin;
+mod ana;
 mod connect;
 mod controller;
+mod discovery;
 mod features;
 mod identify;
 mod io;
@@ -56,12 +58,13 @@ mod table;
 pub mod tcp;
 mod work;
 
+pub use ana::AnaStates;
 pub use controller::Ended;
 pub use io::{ByteRange, IoError, IoOp, IoRequest, IoResult};
 pub use queue::{Completion, Decision, Queue, Tag};
 pub use registry::{ControllerInfo, Registry};
 pub use table::{
-    Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, Subsystem, Table, TableError,
+    Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, PortalRules, Subsystem, Table, TableError,
     VolumeKey,
 };
 pub use work::Abandoned;

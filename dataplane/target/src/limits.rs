@@ -22,6 +22,11 @@ pub const CONTROL_BYTES_MAX: u32 = 4096;
 /// Asynchronous Event Requests that a controller holds.
 pub const EVENT_REQUESTS_MAX: u8 = 4;
 
+/// Largest ANA group identifier, and most groups.
+pub const ANA_GROUPS_MAX: u32 = 128;
+/// Longest time that hosts let an ANA group be in the state "change", s.
+pub const ANA_TRANSITION_S: u8 = 10;
+
 /// Time to connect a queue after the connection was accepted.
 pub const CONNECT_MS_MAX: u64 = 10_000;
 /// Time without a byte from a host that was asked for data.

@@ -1,10 +1,8 @@
 //! Get Log Page.
 
-use std::net::SocketAddr;
-
 use roadstead_nvme::command::{GetLogPage, NSID_ALL};
 use roadstead_nvme::event::mask;
-use roadstead_nvme::log::{EffectsLog, FirmwareLog, HealthLog, effect, id};
+use roadstead_nvme::log::{AnaHeader, EffectsLog, FirmwareLog, HealthLog, effect, id};
 use roadstead_nvme::{Status, name, opcode};
 use zerocopy::little_endian::U16;
 use zerocopy::{FromZeros, IntoBytes};
@@ -48,6 +46,14 @@ pub(crate) fn io(controller: &Controller, page: GetLogPage) -> Result<Vec<u8>, S
             list.resize(4096, 0);
             Ok(list)
         }
+        id::ANA => {
+            let mut state = controller.lock();
+            if !page.retain_event {
+                state.events.rearm(mask::ANA_CHANGE);
+            }
+            let groups_only = page.parameter & AnaHeader::GROUPS_ONLY != 0;
+            Ok(state.ana_counts.log(&state.view, groups_only))
+        }
         id::EFFECTS => Ok(effects().as_bytes().to_vec()),
         _ => Err(Status::INVALID_LOG_PAGE.dnr()),
     }
@@ -57,7 +63,6 @@ pub(crate) fn io(controller: &Controller, page: GetLogPage) -> Result<Vec<u8>, S
 pub(crate) fn discovery(
     registry: &Registry,
     controller: &Controller,
-    local: SocketAddr,
     page: GetLogPage,
 ) -> Result<Vec<u8>, Status> {
     if page.id != id::DISCOVERY {
@@ -66,7 +71,7 @@ pub(crate) fn discovery(
     if !page.retain_event {
         controller.lock().events.rearm(mask::DISCOVERY_LOG);
     }
-    Ok(registry.discovery_log(&controller.identity().host, local))
+    Ok(registry.discovery_log(controller, page.parameter))
 }
 
 /// The bytes of a log that are asked for, padded with zeros.

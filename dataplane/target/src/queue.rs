@@ -8,11 +8,11 @@ use roadstead_nvme::{Cqe, FabricsCommand, Sqe, Status, opcode};
 use zerocopy::little_endian::U16;
 
 use crate::admin::AdminQueue;
+use crate::ana::View;
 use crate::connect::{self, Connected};
 use crate::controller::{Controller, Ended};
 use crate::io::{self, IoRequest};
 use crate::registry::Registry;
-use crate::table::Namespaces;
 use crate::work::{Abandoned, Work};
 
 /// Names a command in flight on a connection, from the start of its work to its completion.
@@ -101,7 +101,7 @@ struct IoQueue {
     qid: u16,
     /// The enable of the controller that this queue belongs to.
     enable: u64,
-    namespaces: Arc<Namespaces>,
+    view: View,
     seen_epoch: u64,
 }
 
@@ -164,7 +164,7 @@ impl Queue {
     pub fn begin(&mut self, tag: Tag, sqe: &Sqe, data_length: u32, now_ms: u64) -> Decision {
         match &mut self.role {
             Role::Io(queue) if sqe.opcode != opcode::FABRICS => {
-                io::begin(&queue.namespaces, sqe, data_length)
+                io::begin(&queue.view, sqe, data_length)
             }
             Role::Io(_) => Decision::from(Status::INVALID_OPCODE.dnr()),
             Role::Admin(queue) => queue.begin(tag, sqe, data_length, now_ms),
@@ -179,12 +179,12 @@ impl Queue {
     /// Goes on with a command for which [`Decision::Control`] asked for data.
     pub fn control(&mut self, sqe: &Sqe, data: &[u8], now_ms: u64) -> Decision {
         match &self.role {
-            Role::Fresh => match connect::connect(&self.registry, sqe, data, now_ms) {
+            Role::Fresh => match connect::connect(&self.registry, sqe, data, self.local, now_ms) {
                 Ok(connected) => self.connected(connected),
                 Err(completion) => Decision::Complete(completion),
             },
             Role::Io(queue) => {
-                io::deallocate(&queue.namespaces, sqe, data).unwrap_or_else(Decision::from)
+                io::deallocate(&queue.view, sqe, data).unwrap_or_else(Decision::from)
             }
             Role::Admin(_) => Decision::from(Status::INTERNAL),
         }
@@ -195,7 +195,7 @@ impl Queue {
             controller,
             request,
             enable,
-            namespaces,
+            view,
         } = connected;
         let cntlid = controller.identity().cntlid;
         self.entries = request.sqsize.saturating_add(1);
@@ -204,7 +204,6 @@ impl Queue {
             Role::Admin(AdminQueue::new(
                 Arc::clone(&self.registry),
                 controller,
-                self.local,
             ))
         } else {
             let watch = self.work.watch();
@@ -215,7 +214,7 @@ impl Queue {
                 controller,
                 qid: request.qid,
                 enable,
-                namespaces,
+                view,
                 seen_epoch,
             })
         };
@@ -285,7 +284,7 @@ impl IoQueue {
         if state.enables != self.enable || !state.is_ready() {
             return Err(Ended::ControllerReset);
         }
-        self.namespaces = Arc::clone(&state.namespaces);
+        self.view = state.view.clone();
         self.seen_epoch = epoch;
         Ok(())
     }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roadstead_nvme::Nqn;
 use roadstead_nvme::fabrics::CNTLID_MAX;
-use roadstead_nvme::log::{DiscoveryHeader, DiscoveryRecord, subsystem_type};
-use zerocopy::IntoBytes;
 
+use crate::ana::View;
 use crate::controller::{Controller, Ended, Identity, Kind};
+use crate::discovery;
 use crate::limits;
-use crate::table::{Namespaces, Table};
+use crate::table::{Subsystem, Table};
 
 /// The table and the controllers. Cheap to share; its lock is taken by [`Registry::apply`], connects, discovery and
 /// the end of a controller, never for I/O.
@@ -48,6 +48,8 @@ pub struct ControllerInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoController {
     UnknownSubsystem,
+    /// Its portal is for discovery only.
+    DiscoveryOnly,
     HostNotAllowed,
     Busy,
 }
@@ -74,7 +76,10 @@ impl Registry {
         for controller in state.controllers.values() {
             let identity = controller.identity();
             if identity.kind == Kind::Discovery {
-                controller.discovery_changed();
+                let entries = |table| discovery::entries(table, &identity.host, identity.local);
+                if entries(&state.table) != entries(&table) {
+                    controller.discovery_changed();
+                }
                 continue;
             }
             match table.subsystems().get(&identity.subsystem) {
@@ -82,11 +87,16 @@ impl Registry {
                 Some(subsystem) if !subsystem.access.allows(&identity.host) => {
                     controller.end(Ended::HostNotAllowed)
                 }
-                Some(subsystem) => controller.serve(&subsystem.serial, &subsystem.namespaces),
+                Some(subsystem) => {
+                    let view = view(&table, subsystem, identity.local);
+                    controller.serve(&subsystem.serial, view);
+                }
             }
         }
+        if !discovery::is_same(&state.table, &table) {
+            state.generation += 1;
+        }
         state.table = table;
-        state.generation += 1;
     }
 
     /// The controllers that live, in the order of their identifiers.
@@ -112,17 +122,23 @@ impl Registry {
         subsystem: Nqn,
         host: Nqn,
         host_id: [u8; 16],
+        local: SocketAddr,
         kato_ms: u32,
         now_ms: u64,
     ) -> Result<Arc<Controller>, NoController> {
         let mut state = self.lock();
-        let (kind, serial, namespaces) = if subsystem.is_discovery() {
+        let (kind, serial, view) = if subsystem.is_discovery() {
             (
                 Kind::Discovery,
                 "discovery".to_owned(),
-                Arc::new(Namespaces::new()),
+                View::default(),
             )
         } else {
+            let portal = state.table.portal_of(local);
+            let rules = state.table.rules();
+            if portal.is_some_and(|portal| rules.discovery_only.contains(&portal)) {
+                return Err(NoController::DiscoveryOnly);
+            }
             let served = state
                 .table
                 .subsystems()
@@ -134,7 +150,7 @@ impl Registry {
             (
                 Kind::Io,
                 served.serial.clone(),
-                Arc::clone(&served.namespaces),
+                view(&state.table, served, local),
             )
         };
         if state.is_lingering(&subsystem, &host, host_id) {
@@ -147,9 +163,10 @@ impl Registry {
             subsystem,
             host,
             host_id,
+            local,
         };
         let controller = Arc::new(Controller::new(
-            identity, serial, namespaces, kato_ms, now_ms,
+            identity, serial, view, kato_ms, now_ms,
         ));
         state.controllers.insert(cntlid, Arc::clone(&controller));
         Ok(controller)
@@ -187,47 +204,27 @@ impl Registry {
         }
     }
 
-    /// The whole discovery log as this host sees it from this address.
-    pub(crate) fn discovery_log(&self, host: &Nqn, local: SocketAddr) -> Vec<u8> {
+    /// The whole discovery log as this controller's host sees it.
+    pub(crate) fn discovery_log(&self, controller: &Controller, parameter: u8) -> Vec<u8> {
         let state = self.lock();
-        let table = &state.table;
-        let allowed = table
-            .subsystems()
-            .iter()
-            .filter(|(_, subsystem)| subsystem.access.allows(host));
-        let mut records = Vec::new();
-        for (nqn, _) in allowed {
-            for (portal, port_id) in table.portals().iter().zip(1_u16..) {
-                let Some(address) = visible(*portal, local) else {
-                    continue;
-                };
-                let record = DiscoveryRecord::tcp(
-                    subsystem_type::NVM,
-                    nqn,
-                    address,
-                    port_id,
-                    limits::QUEUE_ENTRIES_MAX,
-                );
-                records.push(record);
-            }
-        }
-        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-        let mut log = DiscoveryHeader::new(state.generation, count)
-            .as_bytes()
-            .to_vec();
-        log.extend_from_slice(records.as_slice().as_bytes());
-        log
+        let identity = controller.identity();
+        discovery::log(
+            &state.table,
+            &identity.host,
+            identity.local,
+            parameter,
+            state.generation,
+            limits::QUEUE_ENTRIES_MAX,
+        )
     }
 }
 
-/// How a host that reached `local` reaches a portal.
-fn visible(portal: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
-    if !portal.ip().is_unspecified() {
-        return Some(portal);
+/// What a controller of a subsystem shows to a host that reached `local`.
+fn view(table: &Table, subsystem: &Subsystem, local: SocketAddr) -> View {
+    View {
+        namespaces: Arc::clone(&subsystem.namespaces),
+        ana: table.ana(local),
     }
-    // Sockets that listen on :: take IPv4 too, so the address family need not be the portal's.
-    let ip = local.ip().to_canonical();
-    (portal.is_ipv6() || ip.is_ipv4()).then(|| SocketAddr::new(ip, portal.port()))
 }
 
 impl State {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use roadstead_nvme::Nqn;
 use uuid::Uuid;
 
+use crate::ana::AnaStates;
+use crate::limits;
+
 /// The rim's name of a volume, handed back with every I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeKey(pub u64);
@@ -60,6 +63,8 @@ pub struct Namespace {
     pub block_size: BlockSize,
     /// Writes are refused.
     pub read_only: bool,
+    /// The ANA group that it is in, 1 to [`limits::ANA_GROUPS_MAX`].
+    pub ana_group: u32,
 }
 
 /// Namespaces by identifier.
@@ -104,6 +109,18 @@ pub const NAMESPACE_ID_MAX: u32 = 1024;
 pub struct Table {
     subsystems: BTreeMap<Nqn, Subsystem>,
     portals: Vec<SocketAddr>,
+    rules: PortalRules,
+}
+
+/// What portals are for, beside where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortalRules {
+    /// ANA states of the controllers that hosts reach by a portal; every group is optimized at the others.
+    pub ana: BTreeMap<SocketAddr, AnaStates>,
+    /// Portals where hosts find the discovery service and nothing else. It answers at the others, too.
+    pub discovery_only: BTreeSet<SocketAddr>,
+    /// Discovery services elsewhere.
+    pub referrals: BTreeSet<SocketAddr>,
 }
 
 /// Why something cannot be served.
@@ -122,6 +139,12 @@ pub enum TableError {
         nqn: Nqn,
         /// The identifier.
         nsid: u32,
+    },
+    /// An ANA group that does not exist.
+    #[error("ANA group {group}: groups go from 1 to 128")]
+    AnaGroup {
+        /// The identifier.
+        group: u32,
     },
     /// A namespace without blocks or with more bytes than can be counted.
     #[error("namespace {nsid} of subsystem {nqn}: {blocks} blocks are no size")]
@@ -143,7 +166,43 @@ impl Table {
         Self {
             subsystems: BTreeMap::new(),
             portals,
+            rules: PortalRules::default(),
         }
+    }
+
+    /// Says what the portals are for.
+    ///
+    /// # Errors
+    /// A group that does not exist; the table is as before.
+    pub fn set_rules(&mut self, rules: PortalRules) -> Result<(), TableError> {
+        let groups = rules.ana.values().flat_map(|states| states.groups.keys());
+        groups.copied().try_for_each(check_group)?;
+        self.rules = rules;
+        Ok(())
+    }
+
+    /// What the portals are for.
+    #[must_use]
+    pub fn rules(&self) -> &PortalRules {
+        &self.rules
+    }
+
+    /// The portal of this address of ours, or else the one that listens on all addresses with this port.
+    pub(crate) fn portal_of(&self, local: SocketAddr) -> Option<SocketAddr> {
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let any_v4 = SocketAddr::from(([0; 4], local.port()));
+        let any_v6 = SocketAddr::from(([0; 16], local.port()));
+        // Sockets that listen on :: take IPv4, too.
+        [local, any_v4, any_v6].into_iter().find(|portal| {
+            self.portals.contains(portal) && (portal.is_ipv6() || local.is_ipv4())
+        })
+    }
+
+    /// The ANA states of controllers that hosts reach by this address of ours.
+    pub(crate) fn ana(&self, local: SocketAddr) -> Arc<AnaStates> {
+        let portal = self.portal_of(local);
+        let states = portal.and_then(|portal| self.rules.ana.get(&portal));
+        Arc::new(states.cloned().unwrap_or_default())
     }
 
     /// Adds a subsystem.
@@ -161,6 +220,7 @@ impl Table {
             if !(1..=NAMESPACE_ID_MAX).contains(&nsid) {
                 return Err(TableError::NamespaceId { nqn, nsid });
             }
+            check_group(namespace.ana_group)?;
             let blocks = namespace.blocks;
             if blocks == 0 || blocks > i64::MAX.unsigned_abs() >> namespace.block_size.shift() {
                 return Err(TableError::Size { nqn, nsid, blocks });
@@ -180,5 +240,13 @@ impl Table {
     #[must_use]
     pub fn portals(&self) -> &[SocketAddr] {
         &self.portals
+    }
+}
+
+fn check_group(group: u32) -> Result<(), TableError> {
+    if (1..=limits::ANA_GROUPS_MAX).contains(&group) {
+        Ok(())
+    } else {
+        Err(TableError::AnaGroup { group })
     }
 }

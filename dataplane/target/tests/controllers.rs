@@ -420,9 +420,13 @@ fn discovery() {
 
     let header = log_page(&mut host, log::id::DISCOVERY, 0, 1024, true);
     let header = DiscoveryHeader::read_from_bytes(&header).unwrap();
-    assert_eq!(header.records.get(), 2);
+    assert_eq!(header.records.get(), 3);
     // Records are read one by one, as hosts do.
-    for (offset, name) in [(1024, SUBSYSTEM), (2048, "nqn.2026-11.io.roadstead:x")] {
+    for (offset, kind, name) in [
+        (1024, 3, roadstead_nvme::nqn::DISCOVERY),
+        (2048, 2, SUBSYSTEM),
+        (3072, 2, "nqn.2026-11.io.roadstead:x"),
+    ] {
         let record = log_page(&mut host, log::id::DISCOVERY, offset, 1024, true);
         let record = DiscoveryRecord::read_from_bytes(&record).unwrap();
         assert_eq!(name::text(&record.subsystem_nqn), name);
@@ -432,7 +436,7 @@ fn discovery() {
         );
         assert_eq!(
             (record.transport, record.family, record.subsystem_type),
-            (3, 1, 2)
+            (3, 1, kind)
         );
     }
 

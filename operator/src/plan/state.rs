@@ -106,6 +106,7 @@ fn subsystem(index: &Index<'_>, name: &str, place: &Placement<'_>) -> Subsystem 
         namespaces: vec![Namespace {
             nsid: VOLUME_NSID,
             volume_uuid: place.uuid.into(),
+            ..Namespace::default()
         }],
         allow_any_host: false,
         allowed_hosts: allowed.into_iter().map(Into::into).collect(),
@@ -131,6 +132,7 @@ fn portals(index: &Index<'_>, node: &str) -> Vec<Portal> {
             transport: Transport::Tcp.into(),
             address: address.clone(),
             port: u32::from(NVME_TCP_PORT),
+            ..Portal::default()
         })
         .into_iter()
         .collect()

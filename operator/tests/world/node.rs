@@ -216,6 +216,7 @@ impl Node {
             transport: Transport::Tcp.into(),
             address: "10.0.0.98".into(), // node b
             port: 4420,
+            ..Default::default()
         };
         AttachmentReport {
             id: uuid.into(),

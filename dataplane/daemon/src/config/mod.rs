@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use roadstead_api::{NVME_TCP_PORT, v1};
+use roadstead_target::limits::ANA_GROUPS_MAX;
 use uuid::Uuid;
 
 use crate::desired::{self, Place};
@@ -21,6 +22,8 @@ use yaml::{Mistake, Node, join};
 
 /// Files larger than this are refused unread.
 const FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
+/// Port of discovery services (NVMe/TCP Transport 1.0, section 3.1).
+const NVME_DISCOVERY_PORT: u32 = 8009;
 /// Block size of a namespace that does not say.
 const BLOCK_SIZE_DEFAULT: u32 = 4096;
 /// Namespace of the UUIDs that are made from names (version 5).
@@ -133,6 +136,12 @@ impl<'a> Reader<'a> {
         for item in fields.required_list("portals") {
             self.portal(&item);
         }
+        for item in fields.list("discovery") {
+            self.discovery(&item);
+        }
+        for item in fields.list("referrals") {
+            self.referral(&item);
+        }
         for item in fields.required_list("drives") {
             self.drive(&item);
         }
@@ -148,14 +157,59 @@ impl<'a> Reader<'a> {
         let mut fields = Fields::of(item.node, &item.path, self.mistakes)?;
         let address = fields.required("address", text);
         let port = fields.optional("port", number(1, u32::from(u16::MAX)));
+        let ana_state = fields.optional("anaState", ana_state);
+        let mut ana_groups = Vec::new();
+        for group in fields.list("anaGroups") {
+            ana_groups.extend(self.ana_group(&group));
+        }
         fields.finish();
         self.origin(Place::Portal(self.state.portals.len()), item);
         self.state.portals.push(v1::Portal {
             transport: v1::Transport::Tcp.into(),
             address: address?,
             port: port.unwrap_or(u32::from(NVME_TCP_PORT)),
+            ana_state: ana_state.unwrap_or_default().into(),
+            ana_groups,
         });
         Some(())
+    }
+
+    fn ana_group(&mut self, item: &Item<'a>) -> Option<v1::AnaGroup> {
+        let mut fields = Fields::of(item.node, &item.path, self.mistakes)?;
+        let group = fields.required("group", number(1, ANA_GROUPS_MAX));
+        let state = fields.required("state", ana_state);
+        fields.finish();
+        Some(v1::AnaGroup {
+            group: group?,
+            state: state?.into(),
+        })
+    }
+
+    fn discovery(&mut self, item: &Item<'a>) -> Option<()> {
+        let portal = self.discovery_portal(item)?;
+        self.origin(Place::Discovery(self.state.discovery.len()), item);
+        self.state.discovery.push(portal);
+        Some(())
+    }
+
+    fn referral(&mut self, item: &Item<'a>) -> Option<()> {
+        let portal = self.discovery_portal(item)?;
+        self.origin(Place::Referral(self.state.referrals.len()), item);
+        self.state.referrals.push(portal);
+        Some(())
+    }
+
+    fn discovery_portal(&mut self, item: &Item<'a>) -> Option<v1::Portal> {
+        let mut fields = Fields::of(item.node, &item.path, self.mistakes)?;
+        let address = fields.required("address", text);
+        let port = fields.optional("port", number(1, u32::from(u16::MAX)));
+        fields.finish();
+        Some(v1::Portal {
+            transport: v1::Transport::Tcp.into(),
+            address: address?,
+            port: port.unwrap_or(NVME_DISCOVERY_PORT),
+            ..v1::Portal::default()
+        })
     }
 
     fn drive(&mut self, item: &Item<'a>) -> Option<()> {
@@ -226,6 +280,7 @@ impl<'a> Reader<'a> {
         let size_bytes = fields.required("size", size_bytes);
         let block_size = fields.optional("blockSize", number(1, u32::MAX));
         let absent = fields.flag("absent");
+        let ana_group = fields.optional("anaGroup", number(1, ANA_GROUPS_MAX));
         fields.finish();
         let name = name?;
         if self.state.volumes.iter().any(|volume| volume.name == name) {
@@ -251,6 +306,7 @@ impl<'a> Reader<'a> {
         Some(Some(v1::Namespace {
             nsid: nsid.unwrap_or(position),
             volume_uuid: uuid,
+            ana_group: ana_group.unwrap_or_default(),
         }))
     }
 
@@ -326,6 +382,9 @@ fn file_fields(field: &'static str) -> &'static [&'static str] {
         "nsid" => &["nsid", "name"],
         "address" => &["address"],
         "port" => &["port"],
+        "ana_state" => &["anaState"],
+        "ana_groups" => &["anaGroups"],
+        "ana_group" => &["anaGroup"],
         "path" => &["path"],
         "model" => &["model"],
         "file" => &["file"],
@@ -345,6 +404,19 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("'{text}' is not an absolute path"))
+    }
+}
+
+fn ana_state(text: &str) -> Result<v1::AnaState, String> {
+    match text {
+        "optimized" => Ok(v1::AnaState::Optimized),
+        "nonOptimized" => Ok(v1::AnaState::NonOptimized),
+        "inaccessible" => Ok(v1::AnaState::Inaccessible),
+        "persistentLoss" => Ok(v1::AnaState::PersistentLoss),
+        "change" => Ok(v1::AnaState::Change),
+        _ => Err(format!(
+            "'{text}' is not an ANA state: optimized, nonOptimized, inaccessible, persistentLoss or change"
+        )),
     }
 }
 

@@ -63,6 +63,38 @@ fn a_good_file() {
 }
 
 #[test]
+fn portals_and_discovery() {
+    let text = format!(
+        "{GOOD}\
+discovery:
+  - address: 127.0.0.1
+referrals:
+  - {{address: 10.0.0.9, port: 8010}}
+"
+    );
+    let portal = "portals:
+  - address: 127.0.0.2
+    anaState: nonOptimized
+    anaGroups:
+      - {group: 2, state: inaccessible}
+";
+    let text = text
+        .replacen("portals:\n", portal, 1)
+        .replacen("drive: fast\n        size", "anaGroup: 2\n        drive: fast\n        size", 1);
+    let state = parse(&text).unwrap().state;
+    let lost = &state.portals[0];
+    assert_eq!(lost.ana_state(), v1::AnaState::NonOptimized);
+    let group = (lost.ana_groups[0].group, lost.ana_groups[0].state());
+    assert_eq!(group, (2, v1::AnaState::Inaccessible));
+    assert_eq!(state.portals[1].ana_state(), v1::AnaState::Optimized);
+    assert_eq!(state.subsystems[0].namespaces[0].ana_group, 2);
+    assert_eq!((state.discovery[0].port, state.referrals[0].port), (8009, 8010));
+    let desired = desired::parse(&state).unwrap();
+    assert_eq!(desired.portals.len(), 3);
+    assert_eq!(desired.rules.discovery_only.len(), 1);
+}
+
+#[test]
 fn a_name_makes_the_same_uuid_for_ever() {
     assert_eq!(
         volume_uuid("nqn.2026-11.io.roadstead:example", "example").to_string(),
@@ -249,6 +281,24 @@ fn bad_files() {
             &["f.yaml:1: reactors: 'none' is not a number from 1 to 64"],
         ),
         (
+            "  - address: 127.0.0.1",
+            "  - address: 127.0.0.1\n    anaState: lost",
+            &[
+                "f.yaml:4: portals[0].anaState: 'lost' is not an ANA state: optimized, nonOptimized, \
+                 inaccessible, persistentLoss or change",
+            ],
+        ),
+        (
+            "  - address: 127.0.0.1",
+            "  - address: 127.0.0.1\n    anaGroups: [{group: 1, state: change}, {group: 1, state: change}]",
+            &["f.yaml:4: portals[0].anaGroups: group 1 is there twice"],
+        ),
+        (
+            "reactors: 2",
+            "reactors: 2\ndiscovery: [{address: 127.0.0.1, port: 4420}]",
+            &["f.yaml:2: discovery[0].address: 127.0.0.1:4420 is given twice"],
+        ),
+        (
             "reactors: 2",
             "reactors: 2\nreactors: 3",
             &["f.yaml:2: reactors: given twice; the first is on line 1"],
@@ -257,8 +307,8 @@ fn bad_files() {
             "reactors: 2",
             "reactor: 2\nsocket: here",
             &[
-                "f.yaml:1: reactor: unknown field; known are drives, hostNqn, metricsListen, portals, \
-             reactors, socket, stateDir, subsystems",
+                "f.yaml:1: reactor: unknown field; known are discovery, drives, hostNqn, metricsListen, portals, \
+             reactors, referrals, socket, stateDir, subsystems",
                 "f.yaml:2: socket: 'here' is not an absolute path",
             ],
         ),

@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
+use roadstead_target::{AnaStates, PortalRules};
 use uuid::Uuid;
 
 mod value;
 
 use value::*;
-pub(crate) use value::{nqn, uuid};
+pub(crate) use value::{ana_state_message, nqn, uuid};
 
 /// Largest namespace identifier that a subsystem can have.
 pub(crate) const NSID_MAX: u32 = 1024;
@@ -27,7 +28,9 @@ pub(crate) struct Desired {
     pub(crate) drives: Vec<DriveSpec>,
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) subsystems: Vec<SubsystemSpec>,
+    /// Every address that should be listened at, those for discovery included.
     pub(crate) portals: Vec<PortalSpec>,
+    pub(crate) rules: PortalRules,
 }
 
 /// A drive that should carry a pool.
@@ -74,6 +77,8 @@ pub(crate) struct SubsystemSpec {
     pub(crate) serial: String,
     /// Volume by namespace identifier.
     pub(crate) namespaces: BTreeMap<u32, Uuid>,
+    /// ANA groups of the namespaces that are not in group 1, by namespace identifier.
+    pub(crate) ana_groups: BTreeMap<u32, u32>,
     pub(crate) hosts: Hosts,
 }
 
@@ -99,6 +104,8 @@ pub(crate) enum Place {
     Subsystem(usize),
     Namespace(usize, usize),
     Portal(usize),
+    Discovery(usize),
+    Referral(usize),
 }
 
 impl std::fmt::Display for Place {
@@ -109,6 +116,8 @@ impl std::fmt::Display for Place {
             Self::Subsystem(i) => write!(f, "subsystems[{i}]"),
             Self::Namespace(i, j) => write!(f, "subsystems[{i}].namespaces[{j}]"),
             Self::Portal(i) => write!(f, "portals[{i}]"),
+            Self::Discovery(i) => write!(f, "discovery[{i}]"),
+            Self::Referral(i) => write!(f, "referrals[{i}]"),
         }
     }
 }
@@ -133,7 +142,8 @@ pub(crate) fn parse(state: &v1::NodeState) -> Result<Desired, Vec<Invalid>> {
         subsystems: collect(&state.subsystems, |i, subsystem| {
             parser.subsystem(i, subsystem)
         }),
-        portals: collect(&state.portals, |i, portal| parser.portal(i, portal)),
+        portals: parser.portals(state),
+        rules: std::mem::take(&mut parser.rules),
     };
     if parser.invalid.is_empty() {
         Ok(desired)
@@ -178,6 +188,7 @@ struct Parser {
     nqns: HashSet<String>,
     exported: HashSet<Uuid>,
     portals: HashSet<PortalSpec>,
+    rules: PortalRules,
 }
 
 impl Parser {
@@ -270,9 +281,14 @@ impl Parser {
             return None;
         }
         let serial = self.check(place, "serial", serial(&subsystem.serial, &nqn))?;
-        let mut namespaces = BTreeMap::new();
+        let (mut namespaces, mut ana_groups) = (BTreeMap::new(), BTreeMap::new());
         for (j, namespace) in subsystem.namespaces.iter().enumerate() {
-            let (nsid, volume) = self.namespace(Place::Namespace(i, j), namespace)?;
+            let place = Place::Namespace(i, j);
+            let (nsid, volume) = self.namespace(place, namespace)?;
+            let group = self.check(place, "ana_group", ana_group(namespace.ana_group))?;
+            if group != ANA_GROUP_DEFAULT {
+                ana_groups.insert(nsid, group);
+            }
             if namespaces.insert(nsid, volume).is_some() {
                 let what = format!("another namespace of the subsystem has {nsid} too");
                 self.wrong(Place::Namespace(i, j), "nsid", what);
@@ -291,6 +307,7 @@ impl Parser {
             nqn,
             serial,
             namespaces,
+            ana_groups,
             hosts,
         })
     }
@@ -317,8 +334,43 @@ impl Parser {
         Some((nsid, volume))
     }
 
-    fn portal(&mut self, i: usize, message: &v1::Portal) -> Option<PortalSpec> {
-        let place = Place::Portal(i);
+    fn portals(&mut self, state: &v1::NodeState) -> Vec<PortalSpec> {
+        let mut specs = collect(&state.portals, |i, message| {
+            let spec = self.portal(Place::Portal(i), message)?;
+            let states = self.ana_states(Place::Portal(i), message)?;
+            if states != AnaStates::default() {
+                self.rules.ana.insert(spec.address, states);
+            }
+            Some(spec)
+        });
+        let discovery = collect(&state.discovery, |i, message| {
+            self.portal(Place::Discovery(i), message)
+        });
+        self.rules.discovery_only = discovery.iter().map(|spec| spec.address).collect();
+        let referrals = collect(&state.referrals, |i, message| {
+            let place = Place::Referral(i);
+            let spec = portal(message).map_err(|(field, what)| self.wrong(place, field, what));
+            Some(spec.ok()?.address)
+        });
+        self.rules.referrals = referrals.into_iter().collect();
+        specs.extend(discovery);
+        specs
+    }
+
+    fn ana_states(&mut self, place: Place, message: &v1::Portal) -> Option<AnaStates> {
+        let others = self.check(place, "ana_state", ana_state(message.ana_state))?;
+        let mut groups = BTreeMap::new();
+        for one in &message.ana_groups {
+            let group = self.check(place, "ana_groups", ana_group(one.group))?;
+            let state = self.check(place, "ana_groups", ana_state(one.state))?;
+            if groups.insert(group, state).is_some() {
+                self.wrong(place, "ana_groups", format!("group {group} is there twice"));
+            }
+        }
+        Some(AnaStates { others, groups })
+    }
+
+    fn portal(&mut self, place: Place, message: &v1::Portal) -> Option<PortalSpec> {
         let spec = portal(message)
             .map_err(|(field, what)| self.wrong(place, field, what))
             .ok()?;

@@ -62,6 +62,7 @@ fn everything_wrong_is_named_at_once() {
             transport: 1,
             address: "localhost".into(),
             port: 4420,
+            ..Default::default()
         }],
         ..Default::default()
     };
@@ -87,6 +88,7 @@ fn a_volume_has_one_export() {
     let namespace = |nsid| v1::Namespace {
         nsid,
         volume_uuid: A.into(),
+        ana_group: 0,
     };
     let state = v1::NodeState {
         subsystems: vec![v1::Subsystem {
@@ -101,6 +103,77 @@ fn a_volume_has_one_export() {
         [format!(
             "subsystems[0].namespaces[1].volume_uuid: volume {A} is exported twice"
         )]
+    );
+}
+
+#[test]
+fn portals_have_rules() {
+    use roadstead_nvme::AnaState;
+    let portal = |port, state: v1::AnaState| v1::Portal {
+        transport: 1,
+        address: "10.0.0.1".into(),
+        port,
+        ana_state: state.into(),
+        ..Default::default()
+    };
+    let lost = v1::Portal {
+        ana_groups: vec![v1::AnaGroup {
+            group: 3,
+            state: v1::AnaState::Inaccessible.into(),
+        }],
+        ..portal(4421, v1::AnaState::NonOptimized)
+    };
+    let state = v1::NodeState {
+        portals: vec![portal(4420, v1::AnaState::Optimized), lost.clone()],
+        discovery: vec![portal(8009, v1::AnaState::Unspecified)],
+        referrals: vec![portal(8010, v1::AnaState::Unspecified)],
+        ..Default::default()
+    };
+    let desired = parse(&state).unwrap();
+    let ports = desired.portals.iter().map(|spec| spec.address.port());
+    assert_eq!(ports.collect::<Vec<_>>(), [4420, 4421, 8009]);
+    let address = |port: u16| ([10, 0, 0, 1], port).into();
+    let states = AnaStates {
+        others: AnaState::NonOptimized,
+        groups: [(3, AnaState::Inaccessible)].into(),
+    };
+    assert_eq!(
+        desired.rules,
+        PortalRules {
+            ana: [(address(4421), states)].into(),
+            discovery_only: [address(8009)].into(),
+            referrals: [address(8010)].into(),
+        }
+    );
+    let bad = v1::NodeState {
+        portals: vec![v1::Portal {
+            ana_groups: vec![lost.ana_groups[0], lost.ana_groups[0]],
+            ..lost.clone()
+        }],
+        discovery: vec![portal(4421, v1::AnaState::Unspecified)],
+        referrals: vec![v1::Portal {
+            address: "x".into(),
+            ..lost.clone()
+        }],
+        subsystems: vec![v1::Subsystem {
+            nqn: "nqn.2026-11.io.roadstead:a".into(),
+            namespaces: vec![v1::Namespace {
+                nsid: 1,
+                volume_uuid: A.into(),
+                ana_group: 129,
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(
+        messages(&bad),
+        [
+            "subsystems[0].namespaces[0].ana_group: 129 is not an ANA group from 1 to 128",
+            "portals[0].ana_groups: group 3 is there twice",
+            "discovery[0].address: 10.0.0.1:4421 is given twice",
+            "referrals[0].address: 'x' is not an IP address; 0.0.0.0 and :: listen on all",
+        ]
     );
 }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
+use roadstead_nvme::AnaState;
+use roadstead_target::limits::ANA_GROUPS_MAX;
 use uuid::Uuid;
 
 /// Longest NQN in bytes (NVMe Base 2.0, section 4.5).
@@ -131,5 +133,41 @@ pub(super) fn port(number: u32) -> Result<u16, String> {
     match u16::try_from(number) {
         Ok(port) if port != 0 => Ok(port),
         _ => Err(format!("{number} is not a port number from 1 to 65535")),
+    }
+}
+
+/// The ANA group of a namespace that does not say.
+pub(super) const ANA_GROUP_DEFAULT: u32 = 1;
+
+pub(super) fn ana_group(number: u32) -> Result<u32, String> {
+    match number {
+        0 => Ok(ANA_GROUP_DEFAULT),
+        1..=ANA_GROUPS_MAX => Ok(number),
+        _ => Err(format!(
+            "{number} is not an ANA group from 1 to {ANA_GROUPS_MAX}"
+        )),
+    }
+}
+
+pub(super) fn ana_state(number: i32) -> Result<AnaState, String> {
+    use v1::AnaState as Wire;
+    match Wire::try_from(number) {
+        Ok(Wire::Unspecified | Wire::Optimized) => Ok(AnaState::Optimized),
+        Ok(Wire::NonOptimized) => Ok(AnaState::NonOptimized),
+        Ok(Wire::Inaccessible) => Ok(AnaState::Inaccessible),
+        Ok(Wire::PersistentLoss) => Ok(AnaState::PersistentLoss),
+        Ok(Wire::Change) => Ok(AnaState::Change),
+        Err(_) => Err(format!("{number} is not an ANA state")),
+    }
+}
+
+/// The state as the control API has it.
+pub(crate) fn ana_state_message(state: AnaState) -> v1::AnaState {
+    match state {
+        AnaState::Optimized => v1::AnaState::Optimized,
+        AnaState::NonOptimized => v1::AnaState::NonOptimized,
+        AnaState::Inaccessible => v1::AnaState::Inaccessible,
+        AnaState::PersistentLoss => v1::AnaState::PersistentLoss,
+        AnaState::Change => v1::AnaState::Change,
     }
 }

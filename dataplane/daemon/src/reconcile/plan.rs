@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
+use roadstead_target::PortalRules;
 use uuid::Uuid;
 
 use crate::desired::{Desired, DriveSpec, Hosts, PortalSpec, Source, SubsystemSpec, VolumeSpec};
@@ -23,6 +24,7 @@ pub(crate) struct Observed {
     /// The subsystems that hosts can connect to, by NQN, with the namespaces that they really have.
     pub(crate) subsystems: BTreeMap<String, Export>,
     pub(crate) portals: BTreeSet<PortalSpec>,
+    pub(crate) rules: PortalRules,
 }
 
 /// A drive with a pool that is open.
@@ -52,6 +54,8 @@ pub(crate) struct Export {
     pub(crate) hosts: Hosts,
     /// By namespace identifier.
     pub(crate) namespaces: BTreeMap<u32, Shown>,
+    /// ANA groups of the namespaces that are not in group 1, by namespace identifier.
+    pub(crate) ana_groups: BTreeMap<u32, u32>,
 }
 
 /// A volume that hosts see, on the drive that it is on.
@@ -87,6 +91,8 @@ pub(crate) enum Action {
     },
     /// Makes the subsystem, or gives it other namespaces and hosts.
     Export(Export),
+    /// Says what portals are for.
+    SetRules(PortalRules),
     Listen(PortalSpec),
 }
 
@@ -100,7 +106,11 @@ impl Action {
             | Self::GrowDrive { drive, .. }
             | Self::DeleteVolume { drive, .. }
             | Self::GrowVolume { drive, .. } => Some(drive),
-            Self::Unlisten(_) | Self::Unexport(_) | Self::Export(_) | Self::Listen(_) => None,
+            Self::Unlisten(_)
+            | Self::Unexport(_)
+            | Self::Export(_)
+            | Self::SetRules(_)
+            | Self::Listen(_) => None,
         }
     }
 }
@@ -136,6 +146,7 @@ impl fmt::Display for Action {
                 )
             }
             Self::Export(subsystem) => write!(f, "serve {}", subsystem.nqn),
+            Self::SetRules(_) => write!(f, "set ANA states, discovery portals and referrals"),
             Self::Listen(portal) => write!(f, "listen at {}", portal.address),
         }
     }
@@ -153,6 +164,9 @@ pub(crate) fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
     view.grow_drives(&mut actions);
     view.change_volumes(&mut actions);
     view.export(wanted, &mut actions);
+    if observed.rules != desired.rules {
+        actions.push(Action::SetRules(desired.rules.clone()));
+    }
     view.listen(&mut actions);
     actions
 }
@@ -314,6 +328,7 @@ impl<'a> View<'a> {
                 serial: subsystem.serial.clone(),
                 hosts: subsystem.hosts.clone(),
                 namespaces,
+                ana_groups: subsystem.ana_groups.clone(),
             };
             exports.insert(subsystem.nqn.as_str(), export);
         }

@@ -30,6 +30,11 @@ impl Reconciler {
                         .insert(subsystem.nqn.clone(), subsystem);
                     exports_changed = true;
                 }
+                Action::SetRules(rules) => {
+                    tracing::info!(?rules, "portals' rules changed");
+                    self.server.set_rules(rules.clone())?;
+                    self.observed.rules = rules;
+                }
                 Action::Unlisten(_) | Action::Listen(_) => portals.push(action),
                 _ => {}
             }
@@ -106,6 +111,7 @@ impl Reconciler {
                 Hosts::Any => HostAccess::Any,
                 Hosts::Listed(hosts) => HostAccess::Listed(hosts.clone()),
             },
+            ana_groups: subsystem.ana_groups.clone(),
             namespaces: namespaces
                 .filter_map(|(nsid, shown)| Some((*nsid, namespace(shown)?)))
                 .collect(),

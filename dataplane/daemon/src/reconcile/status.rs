@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::plan::{Action, home, refusal};
 use super::{Reconciler, StepError};
-use crate::desired::{Desired, DriveSpec, PortalSpec, VolumeSpec};
+use crate::desired::{self, Desired, DriveSpec, PortalSpec, VolumeSpec};
 use crate::status::{DriveAbout, DriveStatus, Status, VolumeStatus};
 
 /// The status of this moment.
@@ -215,11 +215,19 @@ fn portal(reconciler: &Reconciler, spec: &PortalSpec) -> v1::PortalReport {
         v1::Transport::Tcp
     };
     let failed = reconciler.failures.get(&Action::Listen(*spec));
+    let states = reconciler.observed.rules.ana.get(&spec.address);
+    let states = states.cloned().unwrap_or_default();
+    let groups = states.groups.iter().map(|(&group, &state)| v1::AnaGroup {
+        group,
+        state: desired::ana_state_message(state).into(),
+    });
     v1::PortalReport {
         portal: Some(v1::Portal {
             transport: transport.into(),
             address: spec.address.ip().to_string(),
             port: u32::from(spec.address.port()),
+            ana_state: desired::ana_state_message(states.others).into(),
+            ana_groups: groups.collect(),
         }),
         listening: reconciler.observed.portals.contains(spec),
         message: failed.map_or_else(String::new, |failed| failed.failure.message.clone()),

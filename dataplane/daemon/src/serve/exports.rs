@@ -24,6 +24,8 @@ pub(crate) struct ExportedSubsystem {
     pub(crate) hosts: HostAccess,
     /// By namespace identifier.
     pub(crate) namespaces: BTreeMap<u32, ExportedNamespace>,
+    /// ANA groups of the namespaces that are not in group 1, by namespace identifier.
+    pub(crate) ana_groups: BTreeMap<u32, u32>,
 }
 
 /// Who may connect.

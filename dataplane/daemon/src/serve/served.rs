@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::Nqn;
-use roadstead_target::{Access, BlockSize, Namespace, Subsystem, Table, TableError, VolumeKey};
+use roadstead_target::{Access, BlockSize, Namespace, PortalRules, Subsystem, Table, TableError, VolumeKey};
 
 use super::counters::{CounterTable, VolumeCounters};
 use super::exports::{DriveIo, ExportedNamespace, Exports, HostAccess};
@@ -39,6 +39,7 @@ pub(crate) enum ExportError {
 pub(super) struct Served {
     exports: Exports,
     portals: Vec<SocketAddr>,
+    rules: PortalRules,
     keys: Keys,
     /// Keys are never used twice: a command that was checked against an old table finds nothing.
     last_key: u64,
@@ -89,7 +90,7 @@ impl Served {
             );
             keys.insert(identity, key);
         }
-        let table = table(&exports, &self.portals, &keys)?;
+        let table = table(&exports, &self.portals, &self.rules, &keys)?;
         let uuids: HashSet<_> = volumes
             .values()
             .map(|served| served.namespace.volume.uuid())
@@ -102,17 +103,31 @@ impl Served {
     /// Takes in the addresses that are listened at.
     pub(super) fn set_portals(&mut self, portals: Vec<SocketAddr>) -> Result<Table, ExportError> {
         self.portals = portals;
-        table(&self.exports, &self.portals, &self.keys)
+        table(&self.exports, &self.portals, &self.rules, &self.keys)
+    }
+
+    /// Takes in what portals are for; the old rules stay when these make no sense.
+    pub(super) fn set_rules(&mut self, rules: PortalRules) -> Result<Table, ExportError> {
+        let table = table(&self.exports, &self.portals, &rules, &self.keys)?;
+        self.rules = rules;
+        Ok(table)
     }
 }
 
-fn table(exports: &Exports, portals: &[SocketAddr], keys: &Keys) -> Result<Table, ExportError> {
+fn table(
+    exports: &Exports,
+    portals: &[SocketAddr],
+    rules: &PortalRules,
+    keys: &Keys,
+) -> Result<Table, ExportError> {
     let mut table = Table::new(portals.to_vec());
+    table.set_rules(rules.clone())?;
     for exported in &exports.subsystems {
         let mut namespaces = BTreeMap::new();
         for (&nsid, namespace) in &exported.namespaces {
             if let Some(&volume) = keys.get(&identity(namespace)) {
-                namespaces.insert(nsid, describe(volume, namespace));
+                let group = exported.ana_groups.get(&nsid).copied().unwrap_or(1);
+                namespaces.insert(nsid, describe(volume, namespace, group));
             }
         }
         let access = match &exported.hosts {
@@ -137,7 +152,7 @@ fn table(exports: &Exports, portals: &[SocketAddr], keys: &Keys) -> Result<Table
     Ok(table)
 }
 
-fn describe(volume: VolumeKey, namespace: &ExportedNamespace) -> Namespace {
+fn describe(volume: VolumeKey, namespace: &ExportedNamespace, ana_group: u32) -> Namespace {
     let block_size = match namespace.volume.block_size() {
         roadstead_pool::BlockSize::B512 => BlockSize::B512,
         roadstead_pool::BlockSize::B4096 => BlockSize::B4096,
@@ -149,6 +164,7 @@ fn describe(volume: VolumeKey, namespace: &ExportedNamespace) -> Namespace {
         blocks,
         block_size,
         read_only: false,
+        ana_group,
     }
 }
 

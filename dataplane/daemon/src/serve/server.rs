@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use roadstead_ring::{
     Activity, Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
 };
-use roadstead_target::{Registry, Table};
+use roadstead_target::{PortalRules, Registry, Table};
 use uuid::Uuid;
 
 use super::connections::Load;
@@ -253,6 +253,20 @@ impl Server {
         let table = served.set_portals(listening.collect())?;
         self.apply(table)?;
         Ok(results)
+    }
+
+    /// Replaces what portals are for. Hosts that are connected stay, and are told.
+    ///
+    /// # Errors
+    /// [`ServeError::Exports`]: nothing changed. [`ServeError::Ended`].
+    pub(crate) fn set_rules(&self, rules: PortalRules) -> Result<(), ServeError> {
+        let mut served = self
+            .shared
+            .served
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let table = served.set_rules(rules)?;
+        self.apply(table)
     }
 
     /// The controllers that hosts have connected to now, discovery controllers included.

@@ -245,6 +245,7 @@ pub fn subsystem(uuid: &str) -> v1::Subsystem {
         namespaces: vec![v1::Namespace {
             nsid: 1,
             volume_uuid: uuid.into(),
+            ..Default::default()
         }],
         allow_any_host: true,
         allowed_hosts: vec![],
@@ -256,6 +257,7 @@ pub fn portal(address: SocketAddr) -> v1::Portal {
         transport: v1::Transport::Tcp.into(),
         address: address.ip().to_string(),
         port: address.port().into(),
+        ..Default::default()
     }
 }
 
@@ -267,6 +269,7 @@ pub fn state(dir: &Path, revision: &str, address: SocketAddr) -> v1::NodeState {
         volumes: vec![volume(VOLUME, "d", 64)],
         subsystems: vec![subsystem(VOLUME)],
         portals: vec![portal(address)],
+        ..Default::default()
     }
 }
 

@@ -196,10 +196,11 @@ impl AdminCommand {
 impl GetLogPage {
     fn parse(sqe: &Sqe) -> Result<Self, Status> {
         let [id, second, ..] = sqe.cdw10.to_bytes();
-        let [.., type_and_index, _] = sqe.cdw14.to_bytes();
+        let [uuid_index, _, type_and_index, _] = sqe.cdw14.to_bytes();
         let offset = u64::from(sqe.cdw13.get()) << 32 | u64::from(sqe.cdw12.get());
         let offset_is_index = type_and_index & 0x80 != 0;
-        if !offset.is_multiple_of(4) || offset_is_index {
+        // No controller of this project has a list of UUIDs that an index could mean.
+        if !offset.is_multiple_of(4) || offset_is_index || uuid_index & 0x7f != 0 {
             return Err(Status::INVALID_FIELD.dnr());
         }
         let dwords = u64::from(sqe.cdw11_low()) << 16 | u64::from(sqe.cdw10_high());
@@ -291,6 +292,11 @@ mod tests {
         sqe.opcode = admin::GET_LOG_PAGE;
         sqe.cdw12 = U32::new(2);
         assert_eq!(AdminCommand::parse(&sqe), Err(Status::INVALID_FIELD.dnr()));
+        sqe.cdw12 = U32::new(0);
+        for cdw14 in [1, 0x80_0000] {
+            sqe.cdw14 = U32::new(cdw14);
+            assert_eq!(AdminCommand::parse(&sqe), Err(Status::INVALID_FIELD.dnr()));
+        }
         sqe.opcode = admin::GET_FEATURES;
         sqe.cdw10 = U32::new(0x407);
         assert_eq!(AdminCommand::parse(&sqe), Err(Status::INVALID_FIELD.dnr()));

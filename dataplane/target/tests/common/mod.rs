@@ -36,6 +36,7 @@ pub fn namespace(blocks: u64) -> Namespace {
         blocks,
         block_size: BlockSize::B512,
         read_only: false,
+        ana_group: 1,
     }
 }
 

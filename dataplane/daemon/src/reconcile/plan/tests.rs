@@ -39,6 +39,7 @@ fn subsystem(n: u8) -> SubsystemSpec {
         nqn: format!("nqn.2026-11.io.roadstead:{n}"),
         serial: "s".into(),
         namespaces: BTreeMap::from([(1, uuid(n))]),
+        ana_groups: BTreeMap::new(),
         hosts: Hosts::Any,
     }
 }
@@ -55,6 +56,7 @@ fn export(n: u8, drive: &str) -> Export {
         serial: spec.serial,
         hosts: spec.hosts,
         namespaces: BTreeMap::from([(1, shown)]),
+        ana_groups: spec.ana_groups,
     }
 }
 
@@ -73,6 +75,7 @@ fn wanted() -> Desired {
         volumes: vec![volume(0, "d")],
         subsystems: vec![subsystem(0)],
         portals: vec![portal(4420)],
+        rules: PortalRules::default(),
     }
 }
 
@@ -81,6 +84,7 @@ fn act(observed: &mut Observed, action: &Action) {
     match action.clone() {
         Action::Unlisten(portal) => drop(observed.portals.remove(&portal)),
         Action::Listen(portal) => drop(observed.portals.insert(portal)),
+        Action::SetRules(rules) => observed.rules = rules,
         Action::Unexport(nqn) => drop(observed.subsystems.remove(&nqn)),
         Action::Export(spec) => drop(observed.subsystems.insert(spec.nqn.clone(), spec)),
         Action::CloseDrive(name) => {
@@ -380,6 +384,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                 })
                 .collect(),
             portals: portals.into_iter().map(portal).collect(),
+            rules: PortalRules::default(),
         }
     })
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use roadstead_nvme::Status;
 use roadstead_nvme::fabrics::CNTLID_DYNAMIC;
+use roadstead_nvme::{AnaState, Status};
+use roadstead_target::{AnaStates, PortalRules};
 
 use super::super::{Exports, HostAccess, ServeConfig, ServeError, Server};
 use super::host::{HOST, Host, Options};
@@ -215,6 +216,38 @@ fn portals_move_without_touching_the_others() {
     let (_admin, _queue) = Host::pair(taken, NQN, Options::default());
     assert_eq!(fixture.server.set_portals(&[]).unwrap(), []);
     assert!(std::net::TcpStream::connect(taken).is_err());
+}
+
+#[test]
+fn paths_are_switched_under_their_hosts() {
+    let fixture = Fixture::start(&Setup {
+        reactors: 2,
+        ..Setup::default()
+    });
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let second: SocketAddr = "127.0.0.2:0".parse().unwrap();
+    let results = fixture.server.set_portals(&[any, second]).unwrap();
+    let second = results[1].listening.clone().unwrap();
+    let (_first_admin, mut first) = Host::pair(fixture.address, NQN, Options::default());
+    let (_second_admin, mut other) = Host::pair(second, NQN, Options::default());
+    for (here, there) in [
+        (AnaState::Inaccessible, AnaState::Optimized),
+        (AnaState::Optimized, AnaState::PersistentLoss),
+        (AnaState::NonOptimized, AnaState::Change),
+    ] {
+        let states = |others| AnaStates {
+            others,
+            ..AnaStates::default()
+        };
+        let ana = [(fixture.address, states(here)), (second, states(there))];
+        let rules = PortalRules {
+            ana: ana.into(),
+            ..PortalRules::default()
+        };
+        fixture.server.set_rules(rules).unwrap();
+        let status = |state: AnaState| state.refusal().unwrap_or(Status::SUCCESS);
+        assert_eq!((first.flush(), other.flush()), (status(here), status(there)));
+    }
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl Fixture {
             serial: "1".into(),
             hosts,
             namespaces,
+            ana_groups: BTreeMap::new(),
         };
         Exports {
             subsystems: vec![subsystem],
