@@ -466,7 +466,9 @@ mod tests {
         let group = AnaGroup::new(3, 2, 7, AnaState::Change);
         assert_eq!(
             group.as_bytes()[..20],
-            [3, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0, 0, 0]
+            [
+                3, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0, 0, 0
+            ]
         );
     }
 

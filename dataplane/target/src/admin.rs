@@ -33,10 +33,7 @@ struct Held {
 }
 
 impl AdminQueue {
-    pub(crate) fn new(
-        registry: Arc<Registry>,
-        controller: Arc<Controller>,
-        ) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, controller: Arc<Controller>) -> Self {
         let seen_epoch = controller.epoch().wrapping_sub(1);
         Self {
             registry,

@@ -145,11 +145,7 @@ fn check(view: &View, sqe: &Sqe, data_length: u32) -> Result<Decision, Status> {
 }
 
 /// Goes on with a Dataset Management command whose ranges came.
-pub(crate) fn deallocate(
-    view: &View,
-    sqe: &Sqe,
-    data: &[u8],
-) -> Result<Decision, Status> {
+pub(crate) fn deallocate(view: &View, sqe: &Sqe, data: &[u8]) -> Result<Decision, Status> {
     let IoCommand::DatasetManagement {
         nsid,
         ranges,

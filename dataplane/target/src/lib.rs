@@ -64,7 +64,7 @@ pub use io::{ByteRange, IoError, IoOp, IoRequest, IoResult};
 pub use queue::{Completion, Decision, Queue, Tag};
 pub use registry::{ControllerInfo, Registry};
 pub use table::{
-    Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, PortalRules, Subsystem, Table, TableError,
-    VolumeKey,
+    Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, PortalRules, Subsystem, Table,
+    TableError, VolumeKey,
 };
 pub use work::Abandoned;

@@ -201,10 +201,7 @@ impl Queue {
         self.entries = request.sqsize.saturating_add(1);
         self.head = request.has_flow_control().then_some(0);
         self.role = if request.qid == 0 {
-            Role::Admin(AdminQueue::new(
-                Arc::clone(&self.registry),
-                controller,
-            ))
+            Role::Admin(AdminQueue::new(Arc::clone(&self.registry), controller))
         } else {
             let watch = self.work.watch();
             controller.lock().watch(request.qid, enable, watch);

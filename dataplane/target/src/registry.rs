@@ -128,11 +128,7 @@ impl Registry {
     ) -> Result<Arc<Controller>, NoController> {
         let mut state = self.lock();
         let (kind, serial, view) = if subsystem.is_discovery() {
-            (
-                Kind::Discovery,
-                "discovery".to_owned(),
-                View::default(),
-            )
+            (Kind::Discovery, "discovery".to_owned(), View::default())
         } else {
             let portal = state.table.portal_of(local);
             let rules = state.table.rules();
@@ -165,9 +161,7 @@ impl Registry {
             host_id,
             local,
         };
-        let controller = Arc::new(Controller::new(
-            identity, serial, view, kato_ms, now_ms,
-        ));
+        let controller = Arc::new(Controller::new(identity, serial, view, kato_ms, now_ms));
         state.controllers.insert(cntlid, Arc::clone(&controller));
         Ok(controller)
     }

@@ -193,9 +193,9 @@ impl Table {
         let any_v4 = SocketAddr::from(([0; 4], local.port()));
         let any_v6 = SocketAddr::from(([0; 16], local.port()));
         // Sockets that listen on :: take IPv4, too.
-        [local, any_v4, any_v6].into_iter().find(|portal| {
-            self.portals.contains(portal) && (portal.is_ipv6() || local.is_ipv4())
-        })
+        [local, any_v4, any_v6]
+            .into_iter()
+            .find(|portal| self.portals.contains(portal) && (portal.is_ipv6() || local.is_ipv4()))
     }
 
     /// The ANA states of controllers that hosts reach by this address of ours.

@@ -18,7 +18,9 @@ use roadstead_nvme::identify::{
     IdentifyController, IdentifyIndependentNamespace, IdentifyNamespace, cns,
 };
 use roadstead_nvme::log::{self, AnaGroup, AnaHeader};
-use roadstead_nvme::{AdminCommand, AnaState, FabricsCommand, IoCommand, Status, feature, property};
+use roadstead_nvme::{
+    AdminCommand, AnaState, FabricsCommand, IoCommand, Status, feature, property,
+};
 use roadstead_target::{
     Access, AnaStates, Namespace, PortalRules, Registry, Table, TableError, VolumeKey, limits,
 };
@@ -180,7 +182,12 @@ fn change_counts_follow_what_changed() {
     let registry = serving(&two, &[]);
     let mut host = Host::admin(&registry, Options::default());
     assert_eq!(parsed(&mut host, 0).0, 0);
-    let lost = |group| [(local(), states(AnaState::Optimized, &[(group, AnaState::Inaccessible)]))];
+    let lost = |group| {
+        [(
+            local(),
+            states(AnaState::Optimized, &[(group, AnaState::Inaccessible)]),
+        )]
+    };
     registry.apply(table(&two, &lost(2)));
     assert_eq!(
         parsed(&mut host, 0),
@@ -321,13 +328,13 @@ fn changes_are_told_by_the_event_that_they_are() {
             table(&moved, &at(AnaState::Inaccessible)),
             vec![AsyncEvent::NAMESPACE_ATTRIBUTES, AsyncEvent::ANA_CHANGE],
         ),
-        (
-            "back",
-            table(&moved, &[]),
-            vec![AsyncEvent::ANA_CHANGE],
-        ),
+        ("back", table(&moved, &[]), vec![AsyncEvent::ANA_CHANGE]),
         ("other portal", table(&moved, &elsewhere), vec![]),
-        ("group without namespaces", table(&moved, &empty_group), vec![]),
+        (
+            "group without namespaces",
+            table(&moved, &empty_group),
+            vec![],
+        ),
     ] {
         assert_eq!(told(&mut admin, table), events, "{what}");
     }

@@ -107,7 +107,10 @@ fn identify_satisfies_linux() {
     assert!(controller.namespaces_allowed.get() <= controller.namespace_max.get());
     assert_eq!(name::text(&controller.subsystem_nqn), SUBSYSTEM);
     assert_eq!(name::text(&controller.serial), "RS0001");
-    assert_eq!(controller.events.get(), mask::NAMESPACE_ATTRIBUTES);
+    assert_eq!(
+        controller.events.get(),
+        mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE
+    );
 
     let nvm = IdentifyControllerNvm::read_from_bytes(&identify(
         &mut host,
@@ -191,7 +194,10 @@ fn features() {
         Select::Current,
         0,
     );
-    assert_eq!(enabled, u64::from(mask::NAMESPACE_ATTRIBUTES));
+    assert_eq!(
+        enabled,
+        u64::from(mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE)
+    );
     // With I/O queues the number does not change any more.
     let _io = host.io(1, registry.controllers()[0].cntlid);
     let command = AdminCommand::SetFeatures {

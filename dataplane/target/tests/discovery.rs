@@ -148,10 +148,7 @@ fn a_portal_for_discovery_has_no_subsystems() {
     };
     assert_eq!(
         (refused.status, refused.result),
-        (
-            Status::CONNECT_INVALID_PARAMETERS.dnr(),
-            parameter.encode()
-        )
+        (Status::CONNECT_INVALID_PARAMETERS.dnr(), parameter.encode())
     );
     let (_, records) = read(&mut connect(&registry, HOST), 0, false);
     assert_eq!(records.len(), 1);
@@ -161,15 +158,15 @@ fn a_portal_for_discovery_has_no_subsystems() {
 fn hosts_hear_of_what_concerns_them_alone() {
     let portals = ["192.0.2.1:4420"];
     let plain = || PortalRules::default();
-    let mine = |extra: &[(&'static str, Access)]| {
+    let mine = |extra: Option<&(&'static str, Access)>| {
         let mut all = vec![(SUBSYSTEM, hosts(&[HOST]))];
-        all.extend_from_slice(extra);
+        all.extend(extra.cloned());
         all
     };
     let others = ("nqn.2026-11.io.roadstead:o", hosts(&[OTHER_HOST]));
     let open = ("nqn.2026-11.io.roadstead:p", Access::Any);
     let registry = Arc::new(Registry::new());
-    registry.apply(table(&portals, plain(), &mine(&[])));
+    registry.apply(table(&portals, plain(), &mine(None)));
     let mut host = connect(&registry, HOST);
     let enable = AdminCommand::SetFeatures {
         id: feature::id::ASYNC_EVENT_CONFIGURATION,
@@ -196,12 +193,37 @@ fn hosts_hear_of_what_concerns_them_alone() {
     host.start(AdminCommand::AsyncEventRequest.encode(0), &[]);
     let (mut generation, _) = read(&mut host, 0, false);
     for (what, table, is_told, is_counted) in [
-        ("others' subsystem", table(&portals, plain(), &mine(&[others.clone()])), false, true),
-        ("ANA", table(&portals, lost, &mine(&[others.clone()])), false, false),
-        ("open subsystem", table(&portals, plain(), &mine(&[open.clone()])), true, true),
-        ("portal", table(&two, plain(), &mine(&[open.clone()])), true, true),
-        ("referral", table(&two, referral, &mine(&[open.clone()])), true, true),
-        ("gone", table(&portals, plain(), &mine(&[])), true, true),
+        (
+            "others' subsystem",
+            table(&portals, plain(), &mine(Some(&others))),
+            false,
+            true,
+        ),
+        (
+            "ANA",
+            table(&portals, lost, &mine(Some(&others))),
+            false,
+            false,
+        ),
+        (
+            "open subsystem",
+            table(&portals, plain(), &mine(Some(&open))),
+            true,
+            true,
+        ),
+        (
+            "portal",
+            table(&two, plain(), &mine(Some(&open))),
+            true,
+            true,
+        ),
+        (
+            "referral",
+            table(&two, referral, &mine(Some(&open))),
+            true,
+            true,
+        ),
+        ("gone", table(&portals, plain(), &mine(None)), true, true),
     ] {
         registry.apply(table);
         host.tick();
