@@ -16,6 +16,7 @@ use crate::hold;
 use crate::http::{self, Answer};
 use crate::identity::{self, Identity};
 use crate::keeper::Keeper;
+use crate::mdns;
 use crate::metrics;
 use crate::reconcile::{self, Event, Reconciler};
 use crate::report::Reporter;
@@ -44,6 +45,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     let reactors = usize::try_from(settings.reactors).context("number of reactors")?;
     let config = ServeConfig {
         reactors: vec![None; reactors],
+        controllers: settings.controllers,
         ..ServeConfig::default()
     };
     let server = Arc::new(Server::start(config).context("starting the reactors")?);
@@ -146,6 +148,11 @@ async fn serve(
     let hang_up = signal(SignalKind::hangup())?;
     let socket = control::bind_socket(&settings.socket)?;
     let mut tasks = tokio::task::JoinSet::new();
+    if settings.mdns {
+        let status = node.reporter.status.clone();
+        // Ends with the runtime.
+        tokio::spawn(mdns::follow(status, settings.node_name.clone()));
+    }
     if let Some(address) = settings.metrics_listen {
         tasks.spawn(serve_http(address, node.clone(), server));
     }
@@ -215,7 +222,7 @@ async fn reread(settings: Settings, node: Arc<Node>, mut hang_up: Signal) -> any
             Ok(new) => {
                 if needs_restart(config, &new) {
                     tracing::warn!(
-                        "reactors, hostNqn, stateDir, socket and metricsListen change with a restart"
+                        "reactors, queueEntries, ioQueues, hostNqn, stateDir, socket, metricsListen and mdns change with a restart"
                     );
                 }
                 tracing::info!(file = %file.display(), "configuration read again");

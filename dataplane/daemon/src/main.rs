@@ -11,6 +11,7 @@ mod hold;
 mod http;
 mod identity;
 mod keeper;
+mod mdns;
 mod metrics;
 mod reconcile;
 mod report;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use roadstead_api::DEFAULT_SOCKET;
+use roadstead_target::ControllerLimits;
 
 use crate::config::{Config, ConfigError};
 use crate::{config, desired};
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) node_name: String,
     pub(crate) host_nqn: Option<String>,
     pub(crate) reactors: u32,
+    pub(crate) controllers: ControllerLimits,
+    pub(crate) mdns: bool,
 }
 
 /// Who says what to serve.
@@ -120,6 +123,8 @@ impl Arguments {
             node_name: self.node_name.unwrap_or_else(machine_name),
             host_nqn: self.host_nqn.or_else(|| config.host_nqn.clone()),
             reactors: self.reactors.or(config.reactors).unwrap_or(1),
+            controllers: config.controllers,
+            mdns: config.mdns,
             mode: match self.config {
                 Some(file) => Mode::Standalone {
                     file,

@@ -1,5 +1,7 @@
 //! What the reconciler tells the rest of the daemon: plain values and handles to live numbers.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +21,8 @@ pub(crate) struct Status {
     pub(crate) drives: Vec<DriveStatus>,
     pub(crate) volumes: Vec<VolumeStatus>,
     pub(crate) portals: Vec<v1::PortalReport>,
+    /// Where the discovery service listens: the portals for it alone, or all if there is none.
+    pub(crate) discovery: BTreeSet<SocketAddr>,
     /// NQNs of the exported subsystems.
     pub(crate) subsystems: Vec<String>,
     pub(crate) unused: Vec<v1::UnusedDrive>,

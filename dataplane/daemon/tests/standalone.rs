@@ -50,7 +50,7 @@ fn check_names_every_mistake() {
     let expected = "standalone.yaml:8: subsystems[0].namespaces[0].size: \
          '1Gx' is not a size; write e.g. 1GiB\n\
          standalone.yaml:9: nonsense: unknown field; known are discovery, drives, hostNqn, \
-         metricsListen, portals, reactors, referrals, socket, stateDir, subsystems\n";
+         ioQueues, mdns, metricsListen, portals, queueEntries, reactors, referrals, socket, stateDir, subsystems\n";
     assert_eq!(check(&bad), (2, expected.to_owned()));
     let (code, said) = check(&dir.path().join("none.yaml"));
     assert_eq!(code, 2);

@@ -201,6 +201,8 @@ impl IdentifyController {
     /// `log_attributes`: the logs of supported log pages, of features and of management commands, and scopes in the
     /// effects log.
     pub const LPA_SUPPORTED: u8 = 1 << 5;
+    /// `fabrics_commands`: Disconnect.
+    pub const OFCS_DISCONNECT: u16 = 1 << 0;
     /// `sgl`: supported, without alignment.
     pub const SGL_SUPPORTED: u32 = 1;
     /// `sgl`: offset addresses in the capsule.

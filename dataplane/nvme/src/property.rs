@@ -43,11 +43,16 @@ impl Capabilities {
         Self(entries | CONTIGUOUS_QUEUES | timeout | Self::NVM_COMMAND_SET)
     }
 
-    /// The same, with the choice of command sets, the subsystem reset, and being ready with all media, as controllers
-    /// of version 2.0 have them.
+    /// The same of a controller of version 2.0: it says which command sets it has, and when it is ready with all media.
     #[must_use]
     pub const fn version_2(self) -> Self {
-        Self(self.0 | Self::COMMAND_SETS | Self::SUBSYSTEM_RESET | Self::READY_WITH_MEDIA)
+        Self(self.0 | Self::COMMAND_SETS | Self::READY_WITH_MEDIA)
+    }
+
+    /// The same with the subsystem reset.
+    #[must_use]
+    pub const fn with_subsystem_reset(self) -> Self {
+        Self(self.0 | Self::SUBSYSTEM_RESET)
     }
 
     /// Whether writing [`SUBSYSTEM_RESET`] does what it says.
@@ -225,7 +230,7 @@ mod tests {
             (128, 15, 4096)
         );
         assert_eq!(Capabilities::new(65536, 0).queue_entries(), 65536);
-        let two = cap.version_2();
+        let two = cap.version_2().with_subsystem_reset();
         assert_eq!(two.0, 0x0800_0830_0f01_007f);
         assert!(two.has_subsystem_reset() && two.has_ready_timeouts());
         assert!(!cap.has_subsystem_reset() && !cap.has_ready_timeouts());

@@ -48,7 +48,6 @@ statuses! {
     LBA_OUT_OF_RANGE = 0x080, "LBA out of range";
     CAPACITY_EXCEEDED = 0x081, "capacity exceeded";
     NAMESPACE_NOT_READY = 0x082, "namespace not ready";
-    INVALID_COMMAND_SET = 0x02c, "invalid I/O command set";
     INVALID_QUEUE_ID = 0x101, "invalid queue identifier";
     ABORT_LIMIT = 0x103, "abort command limit exceeded";
     AER_LIMIT = 0x105, "asynchronous event request limit exceeded";

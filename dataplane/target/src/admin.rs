@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roadstead_nvme::property::{self, Capabilities, Configuration, VERSION_1_4};
+use roadstead_nvme::property::{self, Capabilities, Configuration, VERSION_2_0};
 use roadstead_nvme::{AdminCommand, FabricsCommand, Sqe, Status, opcode};
 
 use crate::controller::{Controller, Ended, Kind};
@@ -10,8 +10,8 @@ use crate::queue::{Completion, Decision, Tag};
 use crate::registry::Registry;
 use crate::{features, identify, limits, logs};
 
-/// What a controller of this target can do.
-const CAPABILITIES: Capabilities = Capabilities::new(limits::QUEUE_ENTRIES_MAX as u32, 10);
+/// How long a controller may need to become ready, 500 ms.
+const READY_500MS: u8 = 10;
 
 #[derive(Debug)]
 pub(crate) struct AdminQueue {
@@ -43,6 +43,10 @@ impl AdminQueue {
             seen_epoch,
             look: true,
         }
+    }
+
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.controller
     }
 
     pub(crate) fn refresh(&mut self) -> Result<(), Ended> {
@@ -96,7 +100,8 @@ impl AdminQueue {
         let decided = if sqe.opcode == opcode::FABRICS {
             FabricsCommand::parse(sqe).and_then(|command| self.fabrics(command))
         } else if is_ready {
-            AdminCommand::parse(sqe).and_then(|command| self.admin(tag, sqe, command, data_length))
+            AdminCommand::parse(sqe)
+                .and_then(|command| self.admin(tag, sqe, command, data_length, now_ms))
         } else {
             Err(Status::COMMAND_SEQUENCE.dnr())
         };
@@ -104,11 +109,14 @@ impl AdminQueue {
     }
 
     fn fabrics(&mut self, command: FabricsCommand) -> Result<Decision, Status> {
+        let is_io = self.controller.identity().kind == Kind::Io;
         match command {
             FabricsCommand::PropertyGet { offset, wide } => {
                 let value = match (offset, wide) {
-                    (property::CAP, true) => CAPABILITIES.0,
-                    (property::VS, false) => u64::from(VERSION_1_4),
+                    (property::CAP, true) => self.capabilities().0,
+                    (property::VS, false) => u64::from(VERSION_2_0),
+                    (property::NSSR, false) if is_io => 0,
+                    (property::CRTO, false) => u64::from(READY_500MS),
                     (property::CC, false) => u64::from(self.controller.lock().configuration.0),
                     (property::CSTS, false) => u64::from(self.controller.lock().status().0),
                     _ => return Err(Status::INVALID_FIELD.dnr()),
@@ -123,21 +131,45 @@ impl AdminQueue {
                 let [a, b, c, d, ..] = value.to_le_bytes();
                 self.configure(Configuration(u32::from_le_bytes([a, b, c, d])))
             }
+            FabricsCommand::PropertySet {
+                offset: property::NSSR,
+                wide: false,
+                value,
+            } if is_io => {
+                if value == u64::from(property::SUBSYSTEM_RESET) {
+                    self.registry.reset(&self.controller.identity().subsystem);
+                }
+                Ok(Decision::Complete(Completion::SUCCESS))
+            }
             FabricsCommand::PropertySet { .. } => Err(Status::INVALID_FIELD.dnr()),
             FabricsCommand::Connect(_) => Err(Status::COMMAND_SEQUENCE.dnr()),
             FabricsCommand::Disconnect => Err(Status::INVALID_OPCODE.dnr()),
         }
     }
 
+    fn capabilities(&self) -> Capabilities {
+        let queue_entries = self.registry.limits().queue_entries();
+        let capabilities = Capabilities::new(queue_entries, READY_500MS).version_2();
+        match self.controller.identity().kind {
+            Kind::Io => capabilities.with_subsystem_reset(),
+            Kind::Discovery => capabilities,
+        }
+    }
+
     fn configure(&mut self, new: Configuration) -> Result<Decision, Status> {
+        let mut state = self.controller.lock();
         if new.is_enabled() {
-            let is_possible =
-                new.command_set() == 0 && new.page_bytes() == 4096 && new.entry_sizes() == (6, 4);
-            if !is_possible {
+            let old = state.configuration;
+            let command_sets = [Configuration::NVM, Configuration::ALL_COMMAND_SETS];
+            let is_possible = command_sets.contains(&new.command_set())
+                && new.page_bytes() == 4096
+                && new.arbitration() == 0
+                && new.entry_sizes() == (6, 4);
+            let is_changed = old.is_enabled() && old.command_set() != new.command_set();
+            if !is_possible || is_changed {
                 return Err(Status::INVALID_FIELD.dnr());
             }
         }
-        let mut state = self.controller.lock();
         if state.configure(new) {
             self.controller.touch();
             if !new.is_enabled() {
@@ -154,29 +186,26 @@ impl AdminQueue {
         sqe: &Sqe,
         command: AdminCommand,
         data_length: u32,
+        now_ms: u64,
     ) -> Result<Decision, Status> {
-        let is_discovery = self.controller.identity().kind == Kind::Discovery;
         match command {
             AdminCommand::Identify {
                 cns,
+                cntlid,
                 nsid,
                 command_set,
-                ..
             } => {
                 let what = identify::What {
                     cns,
+                    cntlid,
                     nsid,
                     command_set,
                 };
-                let data = identify::identify(&self.controller, what)?;
+                let data = identify::identify(&self.registry, &self.controller, what)?;
                 reply(data, data_length)
             }
             AdminCommand::GetLogPage(page) => {
-                let log = if is_discovery {
-                    logs::discovery(&self.registry, &self.controller, page)?
-                } else {
-                    logs::io(&self.controller, page)?
-                };
+                let log = logs::page(&self.registry, &self.controller, page, now_ms)?;
                 self.look = true;
                 reply(logs::part(log, page)?, data_length)
             }
@@ -184,9 +213,12 @@ impl AdminQueue {
                 id, select, value, ..
             } => features::get(&self.controller, id, select, value, data_length),
             AdminCommand::SetFeatures {
-                id, save, value, ..
+                id,
+                save,
+                nsid,
+                value,
             } => {
-                let result = features::set(&self.controller, id, save, value)?;
+                let result = features::set(&self.controller, id, save, nsid, value)?;
                 self.look = true;
                 Ok(Decision::Complete(Completion::result(result)))
             }

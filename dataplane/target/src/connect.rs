@@ -11,7 +11,6 @@ use zerocopy::FromBytes;
 
 use crate::ana::View;
 use crate::controller::{Controller, Kind};
-use crate::limits;
 use crate::queue::{Completion, Decision};
 use crate::registry::{NoController, Registry};
 
@@ -60,7 +59,8 @@ pub(crate) fn connect(
     let FabricsCommand::Connect(request) = FabricsCommand::parse(sqe)? else {
         return Err(Status::COMMAND_SEQUENCE.dnr().into());
     };
-    if request.sqsize == 0 || request.sqsize >= limits::QUEUE_ENTRIES_MAX {
+    let entries = u32::from(request.sqsize) + 1;
+    if request.sqsize == 0 || entries > registry.limits().queue_entries() {
         return Err(invalid(Connect::OFFSET_SQSIZE, false));
     }
     let names = names(data)?;

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use roadstead_nvme::Nqn;
-use roadstead_nvme::event::{AsyncEvent, mask};
-use roadstead_nvme::log::CHANGED_NAMESPACES_MAX;
+use roadstead_nvme::event::mask;
 use roadstead_nvme::property::{Configuration, Shutdown, Status as ControllerStatus};
 
 use crate::ana::{AnaCounts, View};
-use crate::limits;
-use crate::work::Watch;
+use crate::errors::ErrorLog;
+use crate::events::Events;
+use crate::features::Hints;
+use crate::limits::{self, ControllerLimits};
+use crate::work::{Totals, Watch};
 
 /// What a controller is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +60,20 @@ pub(crate) struct State {
     pub(crate) view: View,
     pub(crate) ana_counts: AnaCounts,
     pub(crate) events: Events,
+    pub(crate) errors: ErrorLog,
+    pub(crate) hints: Hints,
+    /// I/O queues that it may grant.
+    pub(crate) io_queues_max: u16,
     /// I/O queues that the host may connect.
     pub(crate) io_queues_granted: u16,
     /// I/O queues that are connected.
     pub(crate) io_queues: BTreeSet<u16>,
     /// I/O in flight of the I/O queues, ended ones included.
     works: Vec<QueueWork>,
+    /// What queues did that are gone.
+    gone: Totals,
+    /// I/O commands when the keep alive timer was last started again by them.
+    commands_seen: u64,
     /// Keep alive time-out, ms; 0 for none.
     pub(crate) kato_ms: u32,
     pub(crate) last_seen_ms: u64,
@@ -92,60 +102,15 @@ pub enum Ended {
     /// Its host disabled it; its I/O queues end, its admin queue goes on.
     #[error("its host disabled it")]
     ControllerReset,
+    /// A host reset the subsystem.
+    #[error("a host reset the subsystem")]
+    SubsystemReset,
+    /// Its host disconnected one of its I/O queues; the others go on.
+    #[error("its host disconnected this queue")]
+    Disconnected,
     /// Its admin queue's connection ended.
     #[error("its admin queue's connection ended")]
     AdminQueueClosed,
-}
-
-/// Events and what is known about them.
-#[derive(Debug, Default)]
-pub(crate) struct Events {
-    /// What the host wants to hear of.
-    pub(crate) enabled: u32,
-    /// Happened and not reported.
-    pending: u32,
-    /// Reported, and the log page that says more was not read yet: not reported again.
-    masked: u32,
-    /// Changed since the host last read the list.
-    changed: BTreeSet<u32>,
-}
-
-impl Events {
-    fn raise(&mut self, event: u32) {
-        self.pending |= event;
-    }
-
-    /// The next event to report, when a request for one is held.
-    pub(crate) fn take(&mut self) -> Option<AsyncEvent> {
-        let known = [
-            (mask::NAMESPACE_ATTRIBUTES, AsyncEvent::NAMESPACE_ATTRIBUTES),
-            (mask::ANA_CHANGE, AsyncEvent::ANA_CHANGE),
-            (mask::DISCOVERY_LOG, AsyncEvent::DISCOVERY_LOG),
-        ];
-        let ready = self.pending & self.enabled & !self.masked;
-        let (bit, event) = known.into_iter().find(|(bit, _)| ready & bit != 0)?;
-        self.pending &= !bit;
-        self.masked |= bit;
-        Some(event)
-    }
-
-    /// The host read the log page of an event.
-    pub(crate) fn rearm(&mut self, event: u32) {
-        self.masked &= !event;
-    }
-
-    /// The changed namespaces, as the log page shows them; forgotten unless they are to be kept.
-    pub(crate) fn changed(&mut self, keep: bool) -> Vec<u32> {
-        let list = if self.changed.len() > CHANGED_NAMESPACES_MAX {
-            vec![roadstead_nvme::command::NSID_ALL]
-        } else {
-            self.changed.iter().copied().collect()
-        };
-        if !keep {
-            self.changed.clear();
-        }
-        list
-    }
 }
 
 impl State {
@@ -155,7 +120,17 @@ impl State {
 
     /// An I/O queue starts.
     pub(crate) fn watch(&mut self, qid: u16, enable: u64, watch: Watch) {
-        self.works.retain(|work| work.watch.is_alive());
+        let gone = &mut self.gone;
+        // Not each time: a controller may have many queues.
+        if self.works.len() == self.works.capacity() {
+            self.works.retain(|work| {
+                let is_alive = work.watch.is_alive();
+                if !is_alive {
+                    *gone = gone.plus(work.watch.totals());
+                }
+                is_alive
+            });
+        }
         self.works.push(QueueWork { qid, enable, watch });
     }
 
@@ -165,6 +140,12 @@ impl State {
         self.works
             .iter()
             .any(|work| is_earlier(work) && work.watch.is_busy())
+    }
+
+    /// What the I/O queues did.
+    pub(crate) fn totals(&self) -> Totals {
+        let queues = self.works.iter().map(|work| work.watch.totals());
+        queues.fold(self.gone, Totals::plus)
     }
 
     /// Whether the controller ended, and I/O of it is in flight.
@@ -199,24 +180,41 @@ impl State {
         } else {
             self.io_queues.clear();
             self.ana_counts = AnaCounts::default();
-            let keep = std::mem::take(&mut self.events.changed);
-            self.events = Events {
-                changed: keep,
-                ..Events::default()
-            };
+            self.events.reset();
+            self.hints = Hints::default();
+            self.io_queues_granted = self.io_queues_max;
         }
         true
     }
 
-    /// Whether the host was silent for too long.
-    pub(crate) fn is_expired(&self, kind: Kind, now_ms: u64) -> bool {
+    /// Whether the host was silent for too long. I/O commands since the timer was last started start it again, so
+    /// silence is noticed within twice the time-out (section 3.9, traffic based keep alive).
+    pub(crate) fn is_expired(&mut self, kind: Kind, now_ms: u64) -> bool {
         let silent_ms = now_ms.saturating_sub(self.last_seen_ms);
-        match (self.kato_ms, kind) {
+        let is_over = match (self.kato_ms, kind) {
             (0, Kind::Io) => false,
             (0, Kind::Discovery) => silent_ms > limits::DISCOVERY_IDLE_MS_MAX,
             (kato_ms, _) => silent_ms > u64::from(kato_ms) + limits::KEEP_ALIVE_GRACE_MS,
+        };
+        if !is_over {
+            return false;
         }
+        let commands = self.totals().commands;
+        if commands == self.commands_seen {
+            return true;
+        }
+        self.commands_seen = commands;
+        self.last_seen_ms = now_ms;
+        false
     }
+}
+
+/// The keep alive time-out in whole units of its granularity, ms.
+pub(crate) fn keep_alive_ms(asked_ms: u32) -> u32 {
+    let unit_ms = u32::from(limits::KEEP_ALIVE_GRANULARITY_100MS) * 100;
+    asked_ms
+        .checked_next_multiple_of(unit_ms)
+        .unwrap_or(u32::MAX - u32::MAX % unit_ms)
 }
 
 impl Controller {
@@ -224,6 +222,7 @@ impl Controller {
         identity: Identity,
         serial: String,
         view: View,
+        limits: ControllerLimits,
         kato_ms: u32,
         now_ms: u64,
     ) -> Self {
@@ -239,10 +238,15 @@ impl Controller {
                 view,
                 ana_counts: AnaCounts::default(),
                 events: Events::default(),
-                io_queues_granted: limits::IO_QUEUES_MAX,
+                errors: ErrorLog::default(),
+                hints: Hints::default(),
+                io_queues_max: limits.io_queues(),
+                io_queues_granted: limits.io_queues(),
                 io_queues: BTreeSet::new(),
                 works: Vec::new(),
-                kato_ms,
+                gone: Totals::default(),
+                commands_seen: 0,
+                kato_ms: keep_alive_ms(kato_ms),
                 last_seen_ms: now_ms,
             }),
         }
@@ -286,8 +290,7 @@ impl Controller {
         }
         let changed = state.view.changed(&view);
         if !changed.is_empty() {
-            state.events.changed.extend(changed);
-            state.events.raise(mask::NAMESPACE_ATTRIBUTES);
+            state.events.raise_namespaces(changed);
         }
         if state.view.has_other_paths(&view) {
             state.events.raise(mask::ANA_CHANGE);

@@ -1,25 +1,27 @@
 //! Identify.
 
 use roadstead_nvme::command::NSID_ALL;
-use roadstead_nvme::event::mask;
 use roadstead_nvme::identify::{
-    IdentifyController, IdentifyControllerNvm, IdentifyIndependentNamespace, IdentifyNamespace,
-    LbaFormat, NamespaceDescriptor, cns, controller_type,
+    CONTROLLERS_MAX, IdentifyController, IdentifyControllerNvm, IdentifyIndependentNamespace,
+    IdentifyNamespace, LbaFormat, NamespaceDescriptor, cns, controller_type,
 };
-use roadstead_nvme::property::VERSION_1_4;
+use roadstead_nvme::property::VERSION_2_0;
 use roadstead_nvme::wire::{CQE_BYTES, SQE_BYTES};
 use roadstead_nvme::{Status, name};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::controller::{Controller, Kind};
+use crate::features;
 use crate::limits;
+use crate::registry::Registry;
 use crate::table::{NAMESPACE_ID_MAX, Namespace, Namespaces};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct What {
     pub(crate) cns: u8,
+    pub(crate) cntlid: u16,
     pub(crate) nsid: u32,
     pub(crate) command_set: u8,
 }
@@ -31,14 +33,10 @@ const NVM: u8 = 0;
 const MULTIPATH: u8 = 0b1011;
 /// Every ANA state is reported, and no group is fixed to a namespace.
 const ANA_CAPABILITIES: u8 = 0b1_1111;
-/// Host identifiers of 16 bytes.
-const HOST_IDENTIFIER_16: u32 = 1;
 /// One firmware slot, read only.
 const ONE_FIRMWARE_SLOT: u8 = 0b11;
 /// A write cache that Flush empties, for one namespace at a time.
 const WRITE_CACHE: u8 = 0b101;
-/// Effects log and extended data.
-const LOG_ATTRIBUTES: u8 = 0b110;
 /// Temperatures that are never reached, K.
 const TEMPERATURE_WARNING: u16 = 343;
 const TEMPERATURE_CRITICAL: u16 = 353;
@@ -52,10 +50,15 @@ const WRITE_GRANULARITY_BYTES: u64 = 4096;
 const SHARED: u8 = 1;
 
 /// The 4096 bytes of an answer.
-pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, Status> {
+pub(crate) fn identify(
+    registry: &Registry,
+    controller: &Controller,
+    what: What,
+) -> Result<Vec<u8>, Status> {
+    let controller_data = || identify_controller(controller, registry);
     if controller.identity().kind == Kind::Discovery {
         return match what.cns {
-            cns::CONTROLLER => Ok(identify_controller(controller).as_bytes().to_vec()),
+            cns::CONTROLLER => Ok(controller_data().as_bytes().to_vec()),
             _ => Err(Status::INVALID_FIELD.dnr()),
         };
     }
@@ -69,15 +72,16 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
         }
     };
     match what.cns {
-        cns::CONTROLLER => Ok(identify_controller(controller).as_bytes().to_vec()),
-        cns::NAMESPACE => match namespace(namespaces, what.nsid)? {
+        cns::CONTROLLER => Ok(controller_data().as_bytes().to_vec()),
+        cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => match namespace(namespaces, what.nsid)? {
             Some(namespace) => {
                 let is_lost = view.state(namespace).refusal().is_some();
                 Ok(identify_namespace(namespace, is_lost).as_bytes().to_vec())
             }
             None => Ok(IdentifyNamespace::zeroed().as_bytes().to_vec()),
         },
-        cns::ACTIVE_NAMESPACES => active(namespaces, what.nsid),
+        // Every namespace is attached to every controller: what is allocated is active.
+        cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES => active(namespaces, what.nsid),
         cns::NAMESPACE_DESCRIPTORS => {
             let namespace = existing(namespaces, what.nsid)?;
             let mut list = Vec::new();
@@ -85,7 +89,7 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
             NamespaceDescriptor::CommandSet(NVM).write(&mut list);
             Ok(page(list))
         }
-        cns::COMMAND_SET_NAMESPACE => {
+        cns::COMMAND_SET_NAMESPACE | cns::COMMAND_SET_ALLOCATED_NAMESPACE => {
             only_nvm()?;
             existing(namespaces, what.nsid)?;
             Ok(page(Vec::new()))
@@ -96,7 +100,7 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
             data.write_zeroes_max = limits::WRITE_ZEROES_MAX_SHIFT;
             Ok(data.as_bytes().to_vec())
         }
-        cns::COMMAND_SET_ACTIVE_NAMESPACES => {
+        cns::COMMAND_SET_ACTIVE_NAMESPACES | cns::COMMAND_SET_ALLOCATED_NAMESPACES => {
             only_nvm()?;
             active(namespaces, what.nsid)
         }
@@ -109,9 +113,23 @@ pub(crate) fn identify(controller: &Controller, what: What) -> Result<Vec<u8>, S
             data.status = 1;
             Ok(data.as_bytes().to_vec())
         }
+        cns::CONTROLLERS_OF_NAMESPACE => {
+            existing(namespaces, what.nsid)?;
+            Ok(controllers(registry, controller, what.cntlid))
+        }
+        cns::CONTROLLERS => Ok(controllers(registry, controller, what.cntlid)),
         cns::COMMAND_SETS => Ok(page(vec![1 << NVM])),
         _ => Err(Status::INVALID_FIELD.dnr()),
     }
+}
+
+/// The subsystem's controllers from an identifier on: their number, then their identifiers.
+fn controllers(registry: &Registry, controller: &Controller, first: u16) -> Vec<u8> {
+    let mut list = registry.cntlids(&controller.identity().subsystem, first);
+    list.truncate(CONTROLLERS_MAX);
+    let count = u16::try_from(list.len()).unwrap_or(u16::MAX);
+    let numbers = std::iter::once(count).chain(list);
+    page(numbers.flat_map(u16::to_le_bytes).collect())
 }
 
 /// Pads to what Identify returns.
@@ -170,7 +188,7 @@ fn identify_namespace(namespace: &Namespace, is_lost: bool) -> IdentifyNamespace
     data
 }
 
-fn identify_controller(controller: &Controller) -> IdentifyController {
+fn identify_controller(controller: &Controller, registry: &Registry) -> IdentifyController {
     let identity = controller.identity();
     let mut data = IdentifyController::zeroed();
     data.serial = name::padded(&controller.lock().serial);
@@ -178,15 +196,19 @@ fn identify_controller(controller: &Controller) -> IdentifyController {
     data.firmware = name::padded(env!("CARGO_PKG_VERSION"));
     data.transfer_max = limits::TRANSFER_MAX_SHIFT;
     data.cntlid = U16::new(identity.cntlid);
-    data.version = U32::new(VERSION_1_4);
-    data.attributes = U32::new(HOST_IDENTIFIER_16);
+    data.version = U32::new(VERSION_2_0);
+    data.attributes = U32::new(
+        IdentifyController::CTRATT_HOST_IDENTIFIER_16
+            | IdentifyController::CTRATT_TRAFFIC_KEEP_ALIVE,
+    );
+    data.events = U32::new(features::events(identity.kind));
     data.abort_limit = 3;
     data.event_limit = limits::EVENT_REQUESTS_MAX - 1;
-    data.log_attributes = LOG_ATTRIBUTES;
+    data.log_attributes = IdentifyController::LPA_EXTENDED | IdentifyController::LPA_SUPPORTED;
     data.keep_alive_granularity = U16::new(limits::KEEP_ALIVE_GRANULARITY_100MS);
     data.sqe_sizes = 0x66;
     data.cqe_sizes = 0x44;
-    data.commands_max = U16::new(limits::QUEUE_ENTRIES_MAX);
+    data.commands_max = U16::new(registry.limits().queue_entries_16());
     data.sgl = U32::new(
         IdentifyController::SGL_SUPPORTED
             | IdentifyController::SGL_OFFSET
@@ -197,7 +219,6 @@ fn identify_controller(controller: &Controller) -> IdentifyController {
     match identity.kind {
         Kind::Discovery => {
             data.controller_type = controller_type::DISCOVERY;
-            data.events = U32::new(mask::DISCOVERY_LOG);
         }
         Kind::Io => io_fields(&mut data),
     }
@@ -207,7 +228,8 @@ fn identify_controller(controller: &Controller) -> IdentifyController {
 fn io_fields(data: &mut IdentifyController) {
     data.controller_type = controller_type::IO;
     data.multipath = MULTIPATH;
-    data.events = U32::new(mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE);
+    data.log_attributes |= IdentifyController::LPA_EFFECTS;
+    data.error_log_entries = limits::ERROR_ENTRIES_ZERO_BASED;
     data.ana_transition_s = limits::ANA_TRANSITION_S;
     data.ana_capabilities = ANA_CAPABILITIES;
     data.ana_group_max = U32::new(limits::ANA_GROUPS_MAX);
@@ -218,9 +240,12 @@ fn io_fields(data: &mut IdentifyController) {
     data.namespace_max = U32::new(NAMESPACE_ID_MAX);
     data.namespaces_allowed = U32::new(NAMESPACE_ID_MAX);
     data.io_commands = U16::new(
-        IdentifyController::ONCS_DATASET_MANAGEMENT | IdentifyController::ONCS_WRITE_ZEROES,
+        IdentifyController::ONCS_DATASET_MANAGEMENT
+            | IdentifyController::ONCS_WRITE_ZEROES
+            | IdentifyController::ONCS_SAVE_AND_SELECT,
     );
     data.write_cache = WRITE_CACHE;
+    data.fabrics_commands = U16::new(IdentifyController::OFCS_DISCONNECT);
     let in_16_bytes = |bytes: usize| U32::new(u32::try_from(bytes / 16).unwrap_or(u32::MAX));
     let in_capsule = usize::try_from(limits::IN_CAPSULE_BYTES_MAX).unwrap_or(0);
     data.io_command_capsule = in_16_bytes(SQE_BYTES + in_capsule);

@@ -47,6 +47,8 @@ mod ana;
 mod connect;
 mod controller;
 mod discovery;
+mod errors;
+mod events;
 mod features;
 mod identify;
 mod io;
@@ -61,8 +63,9 @@ mod work;
 pub use ana::AnaStates;
 pub use controller::Ended;
 pub use io::{ByteRange, IoError, IoOp, IoRequest, IoResult};
+pub use limits::{ControllerLimits, LimitError};
 pub use queue::{Completion, Decision, Queue, Tag};
-pub use registry::{ControllerInfo, Registry};
+pub use registry::{ControllerInfo, Refusal, Registry};
 pub use table::{
     Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, PortalRules, Subsystem, Table,
     TableError, VolumeKey,

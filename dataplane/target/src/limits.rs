@@ -11,14 +11,20 @@ pub const WRITE_ZEROES_MAX_SHIFT: u8 = 13;
 const _: () = assert!(4096 << TRANSFER_MAX_SHIFT == TRANSFER_BYTES_MAX);
 const _: () = assert!(4096 << WRITE_ZEROES_MAX_SHIFT == WRITE_ZEROES_BYTES_MAX);
 
-/// Most entries of a queue, hence commands in flight on a connection.
+/// Most entries of a queue, hence commands in flight on a connection, unless [`ControllerLimits`] says otherwise.
 pub const QUEUE_ENTRIES_MAX: u16 = 128;
-/// Most I/O queues of a controller.
+/// Most I/O queues of a controller, unless [`ControllerLimits`] says otherwise.
 pub const IO_QUEUES_MAX: u16 = 128;
 /// Data bytes that a command capsule may carry. Admin queues need 8192.
 pub const IN_CAPSULE_BYTES_MAX: u32 = 16384;
 /// Most data bytes of commands that are not I/O: the ranges of Dataset Management.
 pub const CONTROL_BYTES_MAX: u32 = 4096;
+/// Entries of the error log.
+pub const ERROR_ENTRIES: usize = 64;
+/// The same as Identify says it, zero's based.
+pub const ERROR_ENTRIES_ZERO_BASED: u8 = 63;
+/// Pairs of subsystem and host whose refusal is remembered, so that it is reported once.
+pub const REFUSALS_MAX: usize = 1024;
 /// Asynchronous Event Requests that a controller holds.
 pub const EVENT_REQUESTS_MAX: u8 = 4;
 
@@ -42,3 +48,66 @@ pub const KEEP_ALIVE_GRACE_MS: u64 = 1000;
 pub const BUFFERED_BYTES_MAX: usize = 8 << 20;
 /// Unsent output at which a connection takes no more commands, bytes.
 pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+
+/// What controllers offer to hosts, within what the specification has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerLimits {
+    queue_entries: u32,
+    io_queues: u16,
+}
+
+/// Why limits are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// Admin queues need 32 entries, and no queue has more than 65536.
+    #[error("{0} entries of a queue are not possible; write a number from 32 to 65536")]
+    QueueEntries(u32),
+    /// A controller without I/O queues is of no use.
+    #[error("0 I/O queues are not possible; write a number from 1 to 65535")]
+    IoQueues,
+}
+
+impl ControllerLimits {
+    /// Limits: entries of a queue, 32 to 65536, and I/O queues of a controller, 1 to 65535.
+    ///
+    /// # Errors
+    /// [`LimitError`].
+    pub fn new(queue_entries: u32, io_queues: u16) -> Result<Self, LimitError> {
+        if !(32..=65536).contains(&queue_entries) {
+            return Err(LimitError::QueueEntries(queue_entries));
+        }
+        if io_queues == 0 {
+            return Err(LimitError::IoQueues);
+        }
+        Ok(Self {
+            queue_entries,
+            io_queues,
+        })
+    }
+
+    /// Most entries of a queue.
+    #[must_use]
+    pub fn queue_entries(self) -> u32 {
+        self.queue_entries
+    }
+
+    /// Most I/O queues of a controller.
+    #[must_use]
+    pub fn io_queues(self) -> u16 {
+        self.io_queues
+    }
+
+    /// Most entries of a queue where 16 bits must do; most hosts ask for far fewer.
+    pub(crate) fn queue_entries_16(self) -> u16 {
+        u16::try_from(self.queue_entries).unwrap_or(u16::MAX)
+    }
+}
+
+impl Default for ControllerLimits {
+    fn default() -> Self {
+        Self {
+            queue_entries: u32::from(QUEUE_ENTRIES_MAX),
+            io_queues: IO_QUEUES_MAX,
+        }
+    }
+}

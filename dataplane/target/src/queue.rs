@@ -10,7 +10,8 @@ use zerocopy::little_endian::U16;
 use crate::admin::AdminQueue;
 use crate::ana::View;
 use crate::connect::{self, Connected};
-use crate::controller::{Controller, Ended};
+use crate::controller::{Controller, Ended, Kind};
+use crate::errors::{self, Marks};
 use crate::io::{self, IoRequest};
 use crate::registry::Registry;
 use crate::work::{Abandoned, Work};
@@ -82,10 +83,12 @@ pub struct Queue {
     local: SocketAddr,
     role: Role,
     /// Entries.
-    entries: u16,
+    entries: u32,
     /// Where the controller is in the submission queue; none without flow control.
     head: Option<u16>,
     work: Work,
+    /// The commands in flight, for the error log.
+    marks: Marks,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,8 @@ struct IoQueue {
     enable: u64,
     view: View,
     seen_epoch: u64,
+    /// Its host ended it; the answer to that is on its way.
+    is_disconnected: bool,
 }
 
 impl Queue {
@@ -116,13 +121,14 @@ impl Queue {
             entries: 1,
             head: None,
             work: Work::default(),
+            marks: Marks::default(),
         }
     }
 
     /// Commands that may be in flight.
     #[must_use]
     pub fn entries(&self) -> u16 {
-        self.entries
+        u16::try_from(self.entries).unwrap_or(u16::MAX)
     }
 
     /// Whether Connect succeeded.
@@ -162,11 +168,25 @@ impl Queue {
 
     /// Takes a command. `data_length` is what its data pointer says.
     pub fn begin(&mut self, tag: Tag, sqe: &Sqe, data_length: u32, now_ms: u64) -> Decision {
+        self.marks.set(tag, sqe);
         match &mut self.role {
             Role::Io(queue) if sqe.opcode != opcode::FABRICS => {
-                io::begin(&queue.view, sqe, data_length)
+                let decision = io::begin(&queue.view, sqe, data_length);
+                let request = match &decision {
+                    Decision::Io(request) => Some(request),
+                    _ => None,
+                };
+                self.work.count(request);
+                decision
             }
-            Role::Io(_) => Decision::from(Status::INVALID_OPCODE.dnr()),
+            Role::Io(queue) => match FabricsCommand::parse(sqe) {
+                Ok(FabricsCommand::Disconnect) => {
+                    queue.is_disconnected = true;
+                    Decision::Complete(Completion::SUCCESS)
+                }
+                Ok(_) => Decision::from(Status::INVALID_OPCODE.dnr()),
+                Err(status) => Decision::from(status),
+            },
             Role::Admin(queue) => queue.begin(tag, sqe, data_length, now_ms),
             Role::Fresh => match FabricsCommand::parse(sqe) {
                 Ok(FabricsCommand::Connect(_)) => connect::begin(data_length),
@@ -198,7 +218,7 @@ impl Queue {
             view,
         } = connected;
         let cntlid = controller.identity().cntlid;
-        self.entries = request.sqsize.saturating_add(1);
+        self.entries = u32::from(request.sqsize) + 1;
         self.head = request.has_flow_control().then_some(0);
         self.role = if request.qid == 0 {
             Role::Admin(AdminQueue::new(Arc::clone(&self.registry), controller))
@@ -213,6 +233,7 @@ impl Queue {
                 enable,
                 view,
                 seen_epoch,
+                is_disconnected: false,
             })
         };
         Decision::Complete(Completion::result(u64::from(cntlid)))
@@ -242,18 +263,39 @@ impl Queue {
         }
     }
 
-    /// The completion queue entry of a command.
-    pub fn cqe(&mut self, cid: u16, completion: Completion) -> Cqe {
-        let mut cqe = Cqe::new(cid, completion.status, completion.result);
+    /// The completion queue entry of a command. Notes an error in the controller's log.
+    pub fn cqe(&mut self, tag: Tag, cid: u16, completion: Completion) -> Cqe {
+        let status = if errors::is_logged(completion.status) {
+            self.log_error(tag, cid, completion.status)
+        } else {
+            completion.status
+        };
+        let mut cqe = Cqe::new(cid, status, completion.result);
         self.count_completion();
         cqe.sqhd = U16::new(self.head.unwrap_or(SQHD_NO_FLOW_CONTROL));
         cqe
     }
 
+    /// The status that says that the error log has more, if it has.
+    fn log_error(&self, tag: Tag, cid: u16, status: Status) -> Status {
+        let (controller, qid) = match &self.role {
+            Role::Fresh => return status,
+            Role::Admin(queue) => (queue.controller(), 0),
+            Role::Io(queue) => (&*queue.controller, queue.qid),
+        };
+        if controller.identity().kind == Kind::Discovery {
+            return status;
+        }
+        let status = status.more();
+        let mark = self.marks.get(tag);
+        controller.lock().errors.note(qid, cid, status, mark);
+        status
+    }
+
     /// A command was completed, maybe without a completion queue entry.
     pub fn count_completion(&mut self) {
         if let Some(head) = &mut self.head {
-            *head = if *head + 1 >= self.entries {
+            *head = if u32::from(*head) + 1 >= self.entries {
                 0
             } else {
                 *head + 1
@@ -270,6 +312,9 @@ impl From<Status> for Decision {
 
 impl IoQueue {
     fn refresh(&mut self) -> Result<(), Ended> {
+        if self.is_disconnected {
+            return Err(Ended::Disconnected);
+        }
         let epoch = self.controller.epoch();
         if epoch == self.seen_epoch {
             return Ok(());

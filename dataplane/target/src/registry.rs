@@ -1,7 +1,8 @@
 //! What is served and who is connected: shared by all connections of a target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roadstead_nvme::Nqn;
@@ -10,14 +11,18 @@ use roadstead_nvme::fabrics::CNTLID_MAX;
 use crate::ana::View;
 use crate::controller::{Controller, Ended, Identity, Kind};
 use crate::discovery;
-use crate::limits;
+use crate::limits::{self, ControllerLimits};
 use crate::table::{Subsystem, Table};
+use crate::work::Totals;
 
 /// The table and the controllers. Cheap to share; its lock is taken by [`Registry::apply`], connects, discovery and
 /// the end of a controller, never for I/O.
 #[derive(Debug, Default)]
 pub struct Registry {
     state: Mutex<State>,
+    limits: ControllerLimits,
+    /// There may be refusals to report.
+    refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +34,11 @@ struct State {
     /// Removed, but I/O of them may be in flight.
     lingering: Vec<Arc<Controller>>,
     last_cntlid: u16,
+    /// What controllers did that are gone, by subsystem.
+    totals: BTreeMap<Nqn, Totals>,
+    /// Refusals that were reported or will be.
+    known_refusals: BTreeSet<Refusal>,
+    new_refusals: Vec<Refusal>,
 }
 
 /// A controller, for reports.
@@ -42,6 +52,15 @@ pub struct ControllerInfo {
     pub host: Nqn,
     /// I/O queues connected.
     pub io_queues: usize,
+}
+
+/// A host that wanted to connect and may not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// What it wanted to connect to.
+    pub subsystem: Nqn,
+    /// The host.
+    pub host: Nqn,
 }
 
 /// Why a controller was not made.
@@ -59,6 +78,31 @@ impl Registry {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with other limits than the default.
+    #[must_use]
+    pub fn with_limits(limits: ControllerLimits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// What controllers offer.
+    #[must_use]
+    pub fn limits(&self) -> ControllerLimits {
+        self.limits
+    }
+
+    /// Hosts that were refused since the last call because their subsystem does not allow them. Each pair of host and
+    /// subsystem is reported once, until the host is allowed, or [`limits::REFUSALS_MAX`] pairs made this forget all.
+    /// Cheap when there is none.
+    pub fn take_refusals(&self) -> Vec<Refusal> {
+        if !self.refused.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.lock().new_refusals)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -96,7 +140,44 @@ impl Registry {
         if !discovery::is_same(&state.table, &table) {
             state.generation += 1;
         }
+        let subsystems = table.subsystems();
+        state.totals.retain(|nqn, _| subsystems.contains_key(nqn));
+        state.known_refusals.retain(|refusal| {
+            let subsystem = subsystems.get(&refusal.subsystem);
+            subsystem.is_some_and(|subsystem| !subsystem.access.allows(&refusal.host))
+        });
         state.table = table;
+    }
+
+    /// Ends all controllers of a subsystem, as a host asked for.
+    pub(crate) fn reset(&self, subsystem: &Nqn) {
+        let state = self.lock();
+        for controller in state.controllers.values() {
+            if controller.identity().subsystem == *subsystem {
+                controller.end(Ended::SubsystemReset);
+            }
+        }
+    }
+
+    /// The identifiers of a subsystem's controllers from `first` on.
+    pub(crate) fn cntlids(&self, subsystem: &Nqn, first: u16) -> Vec<u16> {
+        let state = self.lock();
+        let from_first = state.controllers.range(first..);
+        let own = from_first.filter(|(_, controller)| {
+            controller.identity().subsystem == *subsystem && controller.lock().ended.is_none()
+        });
+        own.map(|(cntlid, _)| *cntlid).collect()
+    }
+
+    /// What the controllers of a subsystem did, those that are gone included.
+    pub(crate) fn totals(&self, subsystem: &Nqn) -> Totals {
+        let state = self.lock();
+        let gone = state.totals.get(subsystem).copied().unwrap_or_default();
+        let own = state
+            .controllers
+            .values()
+            .filter(|controller| controller.identity().subsystem == *subsystem);
+        own.fold(gone, |sum, controller| sum.plus(controller.lock().totals()))
     }
 
     /// The controllers that live, in the order of their identifiers.
@@ -141,6 +222,9 @@ impl Registry {
                 .get(&subsystem)
                 .ok_or(NoController::UnknownSubsystem)?;
             if !served.access.allows(&host) {
+                if state.refuse(Refusal { subsystem, host }) {
+                    self.refused.store(true, Ordering::Relaxed);
+                }
                 return Err(NoController::HostNotAllowed);
             }
             (
@@ -161,7 +245,14 @@ impl Registry {
             host_id,
             local,
         };
-        let controller = Arc::new(Controller::new(identity, serial, view, kato_ms, now_ms));
+        let controller = Arc::new(Controller::new(
+            identity,
+            serial,
+            view,
+            self.limits,
+            kato_ms,
+            now_ms,
+        ));
         state.controllers.insert(cntlid, Arc::clone(&controller));
         Ok(controller)
     }
@@ -193,7 +284,16 @@ impl Registry {
         state
             .lingering
             .retain(|controller| controller.lock().may_linger());
-        if controller.lock().may_linger() {
+        let (totals, may_linger) = {
+            let inner = controller.lock();
+            (inner.totals(), inner.may_linger())
+        };
+        let subsystem = &controller.identity().subsystem;
+        if state.table.subsystems().contains_key(subsystem) {
+            let sum = state.totals.entry(subsystem.clone()).or_default();
+            *sum = sum.plus(totals);
+        }
+        if may_linger {
             state.lingering.push(Arc::clone(controller));
         }
     }
@@ -208,7 +308,7 @@ impl Registry {
             identity.local,
             parameter,
             state.generation,
-            limits::QUEUE_ENTRIES_MAX,
+            self.limits.queue_entries_16(),
         )
     }
 }
@@ -232,6 +332,20 @@ impl State {
                 && identity.subsystem == *subsystem
         });
         own.any(|controller| controller.lock().is_lingering())
+    }
+
+    /// Notes a refusal; true when it is news.
+    fn refuse(&mut self, refusal: Refusal) -> bool {
+        if self.known_refusals.contains(&refusal) {
+            return false;
+        }
+        if self.known_refusals.len() >= limits::REFUSALS_MAX {
+            self.known_refusals.clear();
+            self.new_refusals.clear();
+        }
+        self.known_refusals.insert(refusal.clone());
+        self.new_refusals.push(refusal);
+        true
     }
 
     /// The next identifier that is not in use. Identifiers are not reused soon.

@@ -70,6 +70,12 @@ fn admin_commands() {
         nsid: 0,
         value: 1,
     };
+    let of_one_namespace = AdminCommand::SetFeatures {
+        id: feature::id::ARBITRATION,
+        save: false,
+        nsid: 1,
+        value: 0,
+    };
     let of_namespace = AdminCommand::GetLogPage(GetLogPage {
         id: log::id::HEALTH,
         parameter: 0,
@@ -96,6 +102,15 @@ fn admin_commands() {
         (identify(cns::COMMAND_SET_ACTIVE_NAMESPACES, 0, 2), field),
         (identify(cns::INDEPENDENT_NAMESPACE, 1, 0), Status::SUCCESS),
         (identify(cns::INDEPENDENT_NAMESPACE, 3, 0), nsid),
+        (identify(cns::ALLOCATED_NAMESPACES, 0, 0), Status::SUCCESS),
+        (identify(cns::ALLOCATED_NAMESPACES, NSID_ALL, 0), nsid),
+        (identify(cns::ALLOCATED_NAMESPACE, 1, 0), Status::SUCCESS),
+        (identify(cns::CONTROLLERS_OF_NAMESPACE, 2, 0), nsid),
+        (identify(cns::COMMAND_SET_ALLOCATED_NAMESPACES, 0, 2), field),
+        (
+            identify(cns::COMMAND_SET_ALLOCATED_NAMESPACE, 1, 0),
+            Status::SUCCESS,
+        ),
         (identify(cns::COMMAND_SETS, 0, 0), Status::SUCCESS),
         (page(0x77, 0, 512), Status::INVALID_LOG_PAGE.dnr()),
         (
@@ -126,8 +141,17 @@ fn admin_commands() {
         ),
         (set(feature::id::VOLATILE_WRITE_CACHE, 1), Status::SUCCESS),
         (
-            set(feature::id::ARBITRATION, 0),
+            set(feature::id::ERROR_RECOVERY, 5),
             Status::FEATURE_NOT_CHANGEABLE.dnr(),
+        ),
+        (set(feature::id::ERROR_RECOVERY, 0), Status::SUCCESS),
+        (set(feature::id::POWER_MANAGEMENT, 0), Status::SUCCESS),
+        (set(feature::id::POWER_MANAGEMENT, 1), field),
+        (set(feature::id::TEMPERATURE_THRESHOLD, 1 << 16), field),
+        (set(feature::id::TEMPERATURE_THRESHOLD, 2 << 20), field),
+        (
+            of_one_namespace,
+            Status::FEATURE_NOT_NAMESPACE_SPECIFIC.dnr(),
         ),
         (set(feature::id::NUMBER_OF_QUEUES, 0xffff), field),
         (save, Status::FEATURE_NOT_SAVEABLE.dnr()),
@@ -211,6 +235,9 @@ fn properties() {
             field,
         ),
         (set(enabled | 6 << 4), field),
+        (set(enabled | 1 << 4), field),
+        (set(enabled | 1 << 11), field),
+        (set(enabled ^ 1 << 20), field),
         (set(enabled | 1 << 7), field),
         (set(enabled ^ 1 << 16), field),
         (FabricsCommand::Disconnect, Status::INVALID_OPCODE.dnr()),

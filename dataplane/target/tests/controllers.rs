@@ -12,7 +12,7 @@ use common::{
 };
 use roadstead_nvme::command::{GetLogPage, NSID_ALL};
 use roadstead_nvme::event::{AsyncEvent, mask};
-use roadstead_nvme::fabrics::CNTLID_DYNAMIC;
+use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, ConnectData};
 use roadstead_nvme::feature::{self, NumberOfQueues, Select};
 use roadstead_nvme::identify::{IdentifyController, IdentifyControllerNvm, IdentifyNamespace, cns};
 use roadstead_nvme::log::{self, DiscoveryHeader, DiscoveryRecord};
@@ -20,7 +20,8 @@ use roadstead_nvme::property::{self, Configuration};
 use roadstead_nvme::{AdminCommand, FabricsCommand, Status, name};
 use roadstead_target::tcp::Close;
 use roadstead_target::{
-    Access, BlockSize, Ended, Namespace, Registry, Table, TableError, VolumeKey,
+    Access, BlockSize, ControllerLimits, Ended, LimitError, Namespace, Refusal, Registry, Table,
+    TableError, VolumeKey, limits,
 };
 use zerocopy::FromBytes;
 
@@ -90,7 +91,7 @@ fn identify_satisfies_linux() {
         offset: property::VS,
         wide: false,
     });
-    assert_eq!(version.result, u64::from(property::VERSION_1_4));
+    assert_eq!(version.result, u64::from(property::VERSION_2_0));
 
     let controller =
         IdentifyController::read_from_bytes(&identify(&mut host, cns::CONTROLLER, 0)).unwrap();
@@ -627,4 +628,247 @@ fn what_waits_does_not_start_when_the_controller_ended() {
     io.memory.buffers = None;
     io.pump();
     assert!(io.connection.is_waiting() && io.memory.requests.is_empty());
+}
+
+#[test]
+fn io_commands_keep_a_controller_alive() {
+    let registry = registry();
+    let (mut admin, mut io) = Host::pair(&registry, Options::default());
+    let limit_ms = 5000 + 1000;
+    io.read(0, 1);
+    admin.now_ms = limit_ms + 1;
+    admin.tick();
+    assert_eq!(admin.closed, None, "there was a command since");
+    // None since then: the next time-out is the last.
+    admin.now_ms = 2 * limit_ms + 1;
+    admin.tick();
+    assert_eq!(admin.closed, None);
+    admin.now_ms = 2 * limit_ms + 2;
+    admin.tick();
+    assert_eq!(admin.closed, Some(Close::Ended(Ended::KeepAliveExpired)));
+}
+
+#[test]
+fn refused_hosts_are_reported_once() {
+    let registry = registry();
+    let other = "nqn.2014-08.org.nvmexpress:uuid:b";
+    let only = |names: &[&str]| {
+        table(&[(
+            SUBSYSTEM,
+            subsystem(hosts(names), &[(1, namespace(BLOCKS))]),
+        )])
+    };
+    let refusal = |host| Refusal {
+        subsystem: nqn(SUBSYSTEM),
+        host: nqn(host),
+    };
+    registry.apply(only(&[]));
+    for _ in 0..3 {
+        assert_eq!(connects(&registry, HOST), Status::CONNECT_INVALID_HOST);
+    }
+    assert_eq!(registry.take_refusals(), [refusal(HOST)]);
+    assert_eq!(connects(&registry, HOST), Status::CONNECT_INVALID_HOST);
+    assert_eq!(connects(&registry, other), Status::CONNECT_INVALID_HOST);
+    assert_eq!(registry.take_refusals(), [refusal(other)]);
+    assert_eq!(registry.take_refusals(), []);
+    // Allowed and refused again is news.
+    registry.apply(only(&[HOST]));
+    assert_eq!(connects(&registry, HOST), Status::SUCCESS);
+    registry.apply(only(&[]));
+    assert_eq!(connects(&registry, HOST), Status::CONNECT_INVALID_HOST);
+    assert_eq!(registry.take_refusals(), [refusal(HOST)]);
+    // However many names a host makes up, little is kept.
+    for i in 0..limits::REFUSALS_MAX + 10 {
+        let host = format!("nqn.2014-08.org.nvmexpress:uuid:{i}");
+        connects(&registry, &host);
+    }
+    assert!(registry.take_refusals().len() <= limits::REFUSALS_MAX);
+}
+
+#[test]
+fn a_subsystem_reset_ends_its_controllers() {
+    let registry = registry();
+    let (mut admin, mut io) = Host::pair(&registry, Options::default());
+    let mut discovery = Host::initialised(&registry, Options::default());
+    discovery.connect(0, CNTLID_DYNAMIC, roadstead_nvme::nqn::DISCOVERY, HOST);
+    let set = |value: u32| FabricsCommand::PropertySet {
+        offset: property::NSSR,
+        wide: false,
+        value: u64::from(value),
+    };
+    let get = |offset, wide| FabricsCommand::PropertyGet { offset, wide };
+    let refused = discovery.fabrics(set(property::SUBSYSTEM_RESET));
+    assert_eq!(refused.status, Status::INVALID_FIELD.dnr());
+    let cap = discovery.fabrics(get(property::CAP, true)).result;
+    assert!(!property::Capabilities(cap).has_subsystem_reset());
+    let cap = admin.fabrics(get(property::CAP, true)).result;
+    assert!(property::Capabilities(cap).has_subsystem_reset());
+    assert_eq!(admin.fabrics(set(1)).status, Status::SUCCESS);
+    assert_eq!(admin.fabrics(get(property::NSSR, false)).result, 0);
+    assert_eq!(io.read(0, 1).status, Status::SUCCESS);
+    assert_eq!(
+        admin.fabrics(set(property::SUBSYSTEM_RESET)).status,
+        Status::SUCCESS
+    );
+    admin.tick();
+    io.tick();
+    discovery.tick();
+    let reset = Some(Close::Ended(Ended::SubsystemReset));
+    assert_eq!((&admin.closed, &io.closed), (&reset, &reset));
+    assert_eq!(discovery.closed, None);
+    assert_eq!(connects(&registry, HOST), Status::SUCCESS);
+}
+
+#[test]
+fn version_2_says_when_it_is_ready_and_takes_every_command_set() {
+    let registry = registry();
+    let mut host = Host::initialised(&registry, Options::default());
+    host.connect(0, CNTLID_DYNAMIC, SUBSYSTEM, HOST);
+    let get = |offset, wide| FabricsCommand::PropertyGet { offset, wide };
+    let cap = property::Capabilities(host.fabrics(get(property::CAP, true)).result);
+    assert!(cap.has_ready_timeouts());
+    assert_eq!(cap.0 >> 37 & 0xff, 0b100_0001, "NVM, and a choice");
+    let ready = host.fabrics(get(property::CRTO, false));
+    assert_eq!(ready.status, Status::SUCCESS);
+    assert_eq!(ready.result & 0xffff, u64::from(cap.timeout_500ms()));
+    let set = |configuration: Configuration| FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value: u64::from(configuration.0),
+    };
+    let all = Configuration::enabled().with_command_set(Configuration::ALL_COMMAND_SETS);
+    assert_eq!(host.fabrics(set(all)).status, Status::SUCCESS);
+    // Not while it is enabled.
+    let other = host.fabrics(set(Configuration::enabled()));
+    assert_eq!(other.status, Status::INVALID_FIELD.dnr());
+    assert_eq!(host.fabrics(get(property::CSTS, false)).result, 1);
+}
+
+#[test]
+fn limits_are_set_by_the_administrator() {
+    let limits = ControllerLimits::new(65536, 65535).unwrap();
+    let registry = Registry::with_limits(limits);
+    registry.apply(table(&[(
+        SUBSYSTEM,
+        subsystem(Access::Any, &[(1, namespace(BLOCKS))]),
+    )]));
+    let registry = std::sync::Arc::new(registry);
+    let mut admin = Host::admin(&registry, Options::default());
+    let cap = admin.fabrics(FabricsCommand::PropertyGet {
+        offset: property::CAP,
+        wide: true,
+    });
+    assert_eq!(property::Capabilities(cap.result).queue_entries(), 65536);
+    let granted = set_feature(&mut admin, feature::id::NUMBER_OF_QUEUES, 0xfffe_fffe);
+    assert_eq!(granted, 0xfffe_fffe);
+    let cntlid = registry.controllers()[0].cntlid;
+    let mut queue = Host::initialised(&registry, Options::default());
+    let data = ConnectData::new([5; 16], cntlid, &nqn(SUBSYSTEM), &nqn(HOST));
+    let connected = queue.connect_with(65535, 65535, &data);
+    assert_eq!(connected.status, Status::SUCCESS);
+    // The head goes around after 65536 commands.
+    let heads: Vec<Option<u16>> = (0..65537)
+        .map(|_| {
+            queue
+                .run(roadstead_nvme::IoCommand::Flush { nsid: 1 }.encode(0), &[])
+                .sqhd
+        })
+        .collect();
+    assert_eq!(
+        (heads[0], heads[65534], heads[65535]),
+        (Some(2), Some(0), Some(1))
+    );
+    assert_eq!(
+        ControllerLimits::new(31, 1),
+        Err(LimitError::QueueEntries(31))
+    );
+    assert_eq!(
+        ControllerLimits::new(65537, 1),
+        Err(LimitError::QueueEntries(65537))
+    );
+    assert_eq!(ControllerLimits::new(32, 0), Err(LimitError::IoQueues));
+}
+
+#[test]
+fn disconnect_ends_one_queue() {
+    let registry = registry();
+    let (mut admin, mut first) = Host::pair(&registry, Options::default());
+    let cntlid = registry.controllers()[0].cntlid;
+    let mut second = admin.io(2, cntlid);
+    let done = first.fabrics(FabricsCommand::Disconnect);
+    assert_eq!(done.status, Status::SUCCESS);
+    first.tick();
+    assert_eq!(first.closed, Some(Close::Ended(Ended::Disconnected)));
+    drop(first);
+    assert_eq!(registry.controllers()[0].io_queues, 1);
+    assert_eq!(second.read(0, 1).status, Status::SUCCESS);
+    let mut again = admin.io(1, cntlid);
+    assert_eq!(again.read(0, 1).status, Status::SUCCESS);
+    // The admin queue ends with the connection alone.
+    let refused = admin.fabrics(FabricsCommand::Disconnect);
+    assert_eq!(refused.status, Status::INVALID_OPCODE.dnr());
+}
+
+/// The admin queue and two I/O queues are lost in every order, with I/O in flight and without, after a reset and without
+/// one. Each time the others end, nothing is left, and the host comes back as soon as its I/O has ended.
+#[test]
+fn associations_end_in_every_order() {
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    let cases = orders.iter().flat_map(|order| {
+        [
+            (order, false, false),
+            (order, true, false),
+            (order, false, true),
+        ]
+    });
+    for (order, is_busy, is_reset) in cases {
+        let what = format!("{order:?} busy {is_busy} reset {is_reset}");
+        let registry = registry();
+        let (mut admin, mut first) = Host::pair(&registry, Options::default());
+        let second = admin.io(2, registry.controllers()[0].cntlid);
+        if is_busy {
+            let flush = roadstead_nvme::IoCommand::Flush { nsid: 1 };
+            first.start(flush.encode(0), &[]);
+            assert_eq!(first.memory.requests.len(), 1);
+        }
+        if is_reset {
+            let disable = FabricsCommand::PropertySet {
+                offset: property::CC,
+                wide: false,
+                value: 0,
+            };
+            assert_eq!(admin.fabrics(disable).status, Status::SUCCESS);
+        }
+        let mut queues = [Some(admin), Some(first), Some(second)];
+        let mut in_flight = Vec::new();
+        for lost in order {
+            let host = queues[*lost].take().unwrap();
+            in_flight.push(host.connection.abandon());
+            let is_gone = queues[0].is_none();
+            assert_eq!(registry.controllers().is_empty(), is_gone, "{what}");
+            for host in queues[1..].iter_mut().flatten() {
+                host.tick();
+                assert_eq!(host.closed.is_some(), is_gone || is_reset, "{what}");
+            }
+            if is_gone {
+                // The first queue's flush is in flight until its drive ends it.
+                let expected = if is_busy {
+                    Status::CONNECT_CONTROLLER_BUSY
+                } else {
+                    Status::SUCCESS
+                };
+                assert_eq!(connects(&registry, HOST), expected, "{what}");
+            }
+        }
+        drop(in_flight);
+        assert_eq!(connects(&registry, HOST), Status::SUCCESS, "{what}");
+        assert_eq!(registry.controllers(), [], "{what}");
+    }
 }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use roadstead_api::{NVME_TCP_PORT, v1};
+use roadstead_target::ControllerLimits;
 use roadstead_target::limits::ANA_GROUPS_MAX;
 use uuid::Uuid;
 
@@ -33,10 +34,12 @@ const VOLUME_NAMES: Uuid = Uuid::from_u128(0x7c1a_0f5e_4b0d_5a52_9d6e_2f6b_8d1c_
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Config {
     pub(crate) reactors: Option<u32>,
+    pub(crate) controllers: ControllerLimits,
     pub(crate) host_nqn: Option<String>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) socket: Option<PathBuf>,
     pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) mdns: bool,
     pub(crate) state: v1::NodeState,
 }
 
@@ -127,10 +130,12 @@ impl<'a> Reader<'a> {
         let mut fields = Fields::of(node, "", self.mistakes)?;
         let mut config = Config {
             reactors: fields.optional("reactors", number(1, REACTORS_MAX)),
+            controllers: controllers(&mut fields),
             host_nqn: fields.optional("hostNqn", desired::nqn),
             state_dir: fields.optional("stateDir", absolute),
             socket: fields.optional("socket", absolute),
             metrics_listen: fields.optional("metricsListen", socket_address),
+            mdns: fields.flag("mdns"),
             state: v1::NodeState::default(),
         };
         for item in fields.required_list("portals") {
@@ -336,6 +341,23 @@ impl<'a> Reader<'a> {
             self.mistakes.add(line, &join(&origin.path, name), what);
         }
     }
+}
+
+/// What controllers offer to hosts.
+fn controllers(fields: &mut Fields<'_>) -> ControllerLimits {
+    let default = ControllerLimits::default();
+    let entries = fields.optional("queueEntries", |text| {
+        let entries = number(0, u32::MAX)(text)?;
+        ControllerLimits::new(entries, default.io_queues()).map_err(|error| error.to_string())
+    });
+    let entries = entries.unwrap_or(default).queue_entries();
+    let queues = fields.optional("ioQueues", |text| {
+        let queues = u16::try_from(number(1, u32::from(u16::MAX))(text)?).unwrap_or(u16::MAX);
+        ControllerLimits::new(entries, queues).map_err(|error| error.to_string())
+    });
+    queues
+        .or_else(|| ControllerLimits::new(entries, default.io_queues()).ok())
+        .unwrap_or(default)
 }
 
 /// Written into the labels of a stand-alone daemon's pools. One for all, so that a drive can move to

@@ -78,9 +78,11 @@ referrals:
     anaGroups:
       - {group: 2, state: inaccessible}
 ";
-    let text = text
-        .replacen("portals:\n", portal, 1)
-        .replacen("drive: fast\n        size", "anaGroup: 2\n        drive: fast\n        size", 1);
+    let text = text.replacen("portals:\n", portal, 1).replacen(
+        "drive: fast\n        size",
+        "anaGroup: 2\n        drive: fast\n        size",
+        1,
+    );
     let state = parse(&text).unwrap().state;
     let lost = &state.portals[0];
     assert_eq!(lost.ana_state(), v1::AnaState::NonOptimized);
@@ -88,10 +90,27 @@ referrals:
     assert_eq!(group, (2, v1::AnaState::Inaccessible));
     assert_eq!(state.portals[1].ana_state(), v1::AnaState::Optimized);
     assert_eq!(state.subsystems[0].namespaces[0].ana_group, 2);
-    assert_eq!((state.discovery[0].port, state.referrals[0].port), (8009, 8010));
+    assert_eq!(
+        (state.discovery[0].port, state.referrals[0].port),
+        (8009, 8010)
+    );
     let desired = desired::parse(&state).unwrap();
     assert_eq!(desired.portals.len(), 3);
     assert_eq!(desired.rules.discovery_only.len(), 1);
+}
+
+#[test]
+fn limits_of_controllers() {
+    assert_eq!(
+        parse(GOOD).unwrap().controllers,
+        ControllerLimits::default()
+    );
+    let parsed = parse(&format!("queueEntries: 65536\nioQueues: 65535\n{GOOD}"));
+    let limits = parsed.unwrap().controllers;
+    assert_eq!((limits.queue_entries(), limits.io_queues()), (65536, 65535));
+    let parsed = parse(&format!("ioQueues: 4\n{GOOD}"));
+    let limits = parsed.unwrap().controllers;
+    assert_eq!((limits.queue_entries(), limits.io_queues()), (128, 4));
 }
 
 #[test]
@@ -122,7 +141,8 @@ fn the_example_of_the_documentation_is_good() {
 #[test]
 fn bad_files() {
     let nqn = "nqn.2026-11.io.roadstead:a";
-    let unknown = "unknown field; known are absent, blockSize, drive, name, nsid, size, uuid";
+    let unknown =
+        "unknown field; known are absent, anaGroup, blockSize, drive, name, nsid, size, uuid";
     let cases: &[(&str, &str, &[&str])] = &[
         (
             "size: 1GiB\n  - name: big",
@@ -295,6 +315,14 @@ fn bad_files() {
         ),
         (
             "reactors: 2",
+            "queueEntries: 31\nioQueues: 65536",
+            &[
+                "f.yaml:1: queueEntries: 31 entries of a queue are not possible; write a number from 32 to 65536",
+                "f.yaml:2: ioQueues: '65536' is not a number from 1 to 65535",
+            ],
+        ),
+        (
+            "reactors: 2",
             "reactors: 2\ndiscovery: [{address: 127.0.0.1, port: 4420}]",
             &["f.yaml:2: discovery[0].address: 127.0.0.1:4420 is given twice"],
         ),
@@ -307,8 +335,8 @@ fn bad_files() {
             "reactors: 2",
             "reactor: 2\nsocket: here",
             &[
-                "f.yaml:1: reactor: unknown field; known are discovery, drives, hostNqn, metricsListen, portals, \
-             reactors, referrals, socket, stateDir, subsystems",
+                "f.yaml:1: reactor: unknown field; known are discovery, drives, hostNqn, ioQueues, mdns, metricsListen, \
+             portals, queueEntries, reactors, referrals, socket, stateDir, subsystems",
                 "f.yaml:2: socket: 'here' is not an absolute path",
             ],
         ),

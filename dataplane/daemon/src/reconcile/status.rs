@@ -1,6 +1,7 @@
 //! What the reconciler knows, in the words of the report.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use roadstead_api::v1;
@@ -33,6 +34,7 @@ pub(super) fn of(reconciler: &Reconciler) -> Status {
         is_settled: reconciler.is_settled,
         drives,
         volumes,
+        discovery: discovery(reconciler),
         portals: desired
             .portals
             .iter()
@@ -206,6 +208,16 @@ fn orphans(reconciler: &Reconciler, desired: &Desired) -> Vec<VolumeStatus> {
     }
     orphans.sort_by_key(|orphan| orphan.uuid);
     orphans
+}
+
+fn discovery(reconciler: &Reconciler) -> BTreeSet<SocketAddr> {
+    let observed = &reconciler.observed;
+    let all: BTreeSet<SocketAddr> = observed.portals.iter().map(|spec| spec.address).collect();
+    let own: BTreeSet<SocketAddr> = all
+        .intersection(&observed.rules.discovery_only)
+        .copied()
+        .collect();
+    if own.is_empty() { all } else { own }
 }
 
 fn portal(reconciler: &Reconciler, spec: &PortalSpec) -> v1::PortalReport {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::Nqn;
-use roadstead_target::{Access, BlockSize, Namespace, PortalRules, Subsystem, Table, TableError, VolumeKey};
+use roadstead_target::{
+    Access, BlockSize, Namespace, PortalRules, Subsystem, Table, TableError, VolumeKey,
+};
 
 use super::counters::{CounterTable, VolumeCounters};
 use super::exports::{DriveIo, ExportedNamespace, Exports, HostAccess};

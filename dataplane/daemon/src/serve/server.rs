@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use roadstead_ring::{
     Activity, Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
 };
-use roadstead_target::{PortalRules, Registry, Table};
+use roadstead_target::{ControllerLimits, PortalRules, Registry, Table};
 use uuid::Uuid;
 
 use super::connections::Load;
@@ -27,6 +27,8 @@ pub(crate) struct ServeConfig {
     /// Settings of every reactor.
     pub(crate) ring: ReactorConfig,
     pub(crate) limits: Limits,
+    /// What controllers offer to hosts.
+    pub(crate) controllers: ControllerLimits,
 }
 
 impl Default for ServeConfig {
@@ -35,6 +37,7 @@ impl Default for ServeConfig {
             reactors: vec![None],
             ring: ReactorConfig::default(),
             limits: Limits::default(),
+            controllers: ControllerLimits::default(),
         }
     }
 }
@@ -155,7 +158,7 @@ impl Server {
             limits: config.limits,
             counters: CounterTable::new(peers.len()),
             peers,
-            registry: Arc::new(Registry::new()),
+            registry: Arc::new(Registry::with_limits(config.controllers)),
             served: Mutex::new(Served::default()),
             connections: AtomicUsize::new(0),
             failed: AtomicBool::new(false),

@@ -170,6 +170,7 @@ impl Worker {
     fn timer(&mut self, io: &mut Io, token: u64) {
         match token {
             TIMER_TICK => {
+                self.report_refusals();
                 self.connections.tick(io);
                 self.ticking = self.connections.len() > 0;
                 if self.ticking {
@@ -187,6 +188,17 @@ impl Worker {
             TIMER_STOP => io.stop(),
             TIMER_FAREWELL => self.connections.farewell_over(io),
             _ => {}
+        }
+    }
+
+    /// Says which hosts were refused: once for each and its subsystem, however often they try.
+    fn report_refusals(&self) {
+        for refusal in self.shared.registry.take_refusals() {
+            tracing::warn!(
+                subsystem = %refusal.subsystem,
+                host = %refusal.host,
+                "a host was refused: the subsystem does not allow it"
+            );
         }
     }
 

@@ -351,7 +351,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         out: &mut O,
     ) {
         self.slots.release(tag);
-        let cqe = self.queue.cqe(cid, completion);
+        let cqe = self.queue.cqe(tag, cid, completion);
         self.send(&Pdu::CapsuleResp(cqe), out);
     }
 }

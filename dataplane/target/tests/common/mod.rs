@@ -237,7 +237,10 @@ impl Default for Options {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Done {
     pub cid: u16,
+    /// Without "more".
     pub status: Status,
+    /// The error log says more.
+    pub is_more: bool,
     pub result: u64,
     pub data: Vec<u8>,
     /// None when no response capsule came.
@@ -608,6 +611,7 @@ impl Host {
                         self.done.push_back(Done {
                             cid,
                             status: Status::SUCCESS,
+                            is_more: false,
                             result: 0,
                             data,
                             sqhd: None,
@@ -634,7 +638,8 @@ impl Host {
         let data = self.incoming.remove(&cid).unwrap_or_default();
         self.done.push_back(Done {
             cid,
-            status: cqe.status(),
+            status: cqe.status().without_more(),
+            is_more: cqe.status().is_more(),
             result: cqe.result.get(),
             data,
             sqhd: Some(cqe.sqhd.get()),

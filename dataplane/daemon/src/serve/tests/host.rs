@@ -263,7 +263,7 @@ impl Host {
         while let Some(event) = self.reader.next(&mut input).unwrap() {
             match event {
                 Event::Pdu(Pdu::CapsuleResp(cqe)) => {
-                    self.complete(cqe.cid.get(), cqe.status(), cqe.result.get())
+                    self.complete(cqe.cid.get(), cqe.status().without_more(), cqe.result.get())
                 }
                 Event::Pdu(Pdu::C2hData(head)) => {
                     self.sink = head.cid;

@@ -246,7 +246,10 @@ fn paths_are_switched_under_their_hosts() {
         };
         fixture.server.set_rules(rules).unwrap();
         let status = |state: AnaState| state.refusal().unwrap_or(Status::SUCCESS);
-        assert_eq!((first.flush(), other.flush()), (status(here), status(there)));
+        assert_eq!(
+            (first.flush(), other.flush()),
+            (status(here), status(there))
+        );
     }
 }
 
