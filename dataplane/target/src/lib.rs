@@ -1,6 +1,6 @@
 //! The target: NVM subsystems and their controllers as state machines without sockets, threads or clocks.
 //!
-//! * [`Table`]: what is served to whom. [`Registry`]: the table in use and the controllers, shared by all connections.
+//! * [`Table`]: what is served to whom, by which paths. [`Registry`]: the table in use and the controllers, shared by all connections.
 //! * [`Queue`]: one queue of a controller, for any transport: a command in, a [`Decision`] out.
 //! * [`tcp::Connection`]: one NVMe/TCP connection around a queue: bytes in, bytes and [`IoRequest`]s out.
 //!
@@ -31,8 +31,8 @@
 //! * No input panics. A host that breaks the protocol gets a termination request and costs its connection, nothing else.
 //! * An [`IoRequest`] lies inside of its volume and has passed every check. Each is completed once.
 //! * Steady state I/O neither allocates on the heap nor takes a lock nor writes memory shared between connections.
-//! * Memory of a connection is bounded: [`limits::BUFFERED_BYTES_MAX`] in buffers and output, and in-capsule data of
-//!   [`limits::QUEUE_ENTRIES_MAX`] commands should the rim have no buffers.
+//! * Memory of a connection is bounded: [`limits::BUFFERED_BYTES_MAX`] in buffers and output, and in-capsule data of as
+//!   many commands as the queue has entries, should the rim have no buffers. [`ControllerLimits`] bounds the entries.
 //!
 //! # Assumptions
 //! * `now_ms` never goes back. The rim ends I/O on a volume before it takes it away.

@@ -872,3 +872,51 @@ fn associations_end_in_every_order() {
         assert_eq!(registry.controllers(), [], "{what}");
     }
 }
+
+#[test]
+fn both_ways_to_shut_down_are_complete_at_once() {
+    for shutdown in [1 << 14, 2 << 14] {
+        let registry = registry();
+        let mut admin = Host::admin(&registry, Options::default());
+        let set = |value: u32| FabricsCommand::PropertySet {
+            offset: property::CC,
+            wide: false,
+            value: u64::from(value),
+        };
+        let status = FabricsCommand::PropertyGet {
+            offset: property::CSTS,
+            wide: false,
+        };
+        admin.fabrics(set(Configuration::enabled().0 | shutdown));
+        let told = property::Status(u32::try_from(admin.fabrics(status).result).unwrap());
+        assert!(told.is_shutdown_complete() && told.is_ready() && !told.is_fatal());
+        // Only a new enable takes it back.
+        admin.fabrics(set(Configuration::enabled().0));
+        assert_eq!(admin.fabrics(status).result, 9);
+        admin.fabrics(set(0));
+        admin.enable();
+        assert_eq!(admin.fabrics(status).result, 1);
+    }
+}
+
+#[test]
+fn controllers_of_one_host_are_their_own() {
+    let registry = registry();
+    let (mut admin, mut first) = Host::pair(&registry, Options::default());
+    let (_other, mut second) = Host::pair(&registry, Options::default());
+    set_feature(&mut admin, feature::id::KEEP_ALIVE_TIMER, 9000);
+    let disable = FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value: 0,
+    };
+    assert_eq!(admin.fabrics(disable).status, Status::SUCCESS);
+    first.tick();
+    second.tick();
+    assert_eq!(first.closed, Some(Close::Ended(Ended::ControllerReset)));
+    assert_eq!(second.closed, None);
+    drop(admin);
+    second.tick();
+    assert_eq!(second.read(0, 1).status, Status::SUCCESS);
+    assert_eq!(registry.controllers().len(), 1);
+}

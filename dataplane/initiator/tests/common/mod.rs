@@ -79,6 +79,7 @@ impl Target {
             blocks,
             block_size: BlockSize::B4096,
             read_only: false,
+            ana_group: 1,
         };
         let subsystem = Subsystem {
             serial: "TEST".into(),
