@@ -275,7 +275,7 @@ fn changes_are_told_by_the_event_that_they_are() {
     let mut admin = Host::admin(&registry, Options::default());
     enable_events(&mut admin);
     let request = AdminCommand::AsyncEventRequest.encode(0);
-    let mut told = |admin: &mut Host, table: Table| {
+    let told = |admin: &mut Host, table: Table| {
         while admin.connection.in_flight() < 2 {
             admin.start(request, &[]);
         }
