@@ -24,6 +24,12 @@ pub struct NodeState {
     pub subsystems: ::prost::alloc::vec::Vec<Subsystem>,
     #[prost(message, repeated, tag = "5")]
     pub portals: ::prost::alloc::vec::Vec<Portal>,
+    /// Addresses where hosts find the discovery service and nothing else; it answers at `portals`, too.
+    #[prost(message, repeated, tag = "6")]
+    pub discovery: ::prost::alloc::vec::Vec<Portal>,
+    /// Discovery services elsewhere, which ours names to hosts.
+    #[prost(message, repeated, tag = "7")]
+    pub referrals: ::prost::alloc::vec::Vec<Portal>,
 }
 /// A drive that carries a pool.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -113,9 +119,12 @@ pub struct Namespace {
     pub nsid: u32,
     #[prost(string, tag = "2")]
     pub volume_uuid: ::prost::alloc::string::String,
+    /// ANA group, 1 to 128; 0 stands for 1.
+    #[prost(uint32, tag = "3")]
+    pub ana_group: u32,
 }
 /// An address that hosts connect to.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Portal {
     #[prost(enumeration = "Transport", tag = "1")]
     pub transport: i32,
@@ -124,6 +133,20 @@ pub struct Portal {
     pub address: ::prost::alloc::string::String,
     #[prost(uint32, tag = "3")]
     pub port: u32,
+    /// ANA state of the namespaces for hosts that come by this portal. May change while they are connected.
+    /// Only in `NodeState.portals` and the report.
+    #[prost(enumeration = "AnaState", tag = "4")]
+    pub ana_state: i32,
+    /// Groups with another state.
+    #[prost(message, repeated, tag = "5")]
+    pub ana_groups: ::prost::alloc::vec::Vec<AnaGroup>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnaGroup {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(enumeration = "AnaState", tag = "2")]
+    pub state: i32,
 }
 /// What a node is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -246,7 +269,7 @@ pub struct IoCounters {
     #[prost(uint64, tag = "6")]
     pub errors: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PortalReport {
     #[prost(message, optional, tag = "1")]
     pub portal: ::core::option::Option<Portal>,
@@ -337,7 +360,7 @@ pub struct AttachmentReport {
     #[prost(bool, tag = "8")]
     pub read_only: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PathReport {
     #[prost(message, optional, tag = "1")]
     pub portal: ::core::option::Option<Portal>,
@@ -371,6 +394,47 @@ impl Transport {
             "TRANSPORT_UNSPECIFIED" => Some(Self::Unspecified),
             "TRANSPORT_TCP" => Some(Self::Tcp),
             "TRANSPORT_RDMA" => Some(Self::Rdma),
+            _ => None,
+        }
+    }
+}
+/// What a path is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AnaState {
+    /// optimized
+    Unspecified = 0,
+    Optimized = 1,
+    NonOptimized = 2,
+    Inaccessible = 3,
+    PersistentLoss = 4,
+    /// Under way to another: hosts wait for 10 s, then connect anew.
+    Change = 5,
+}
+impl AnaState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ANA_STATE_UNSPECIFIED",
+            Self::Optimized => "ANA_STATE_OPTIMIZED",
+            Self::NonOptimized => "ANA_STATE_NON_OPTIMIZED",
+            Self::Inaccessible => "ANA_STATE_INACCESSIBLE",
+            Self::PersistentLoss => "ANA_STATE_PERSISTENT_LOSS",
+            Self::Change => "ANA_STATE_CHANGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ANA_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ANA_STATE_OPTIMIZED" => Some(Self::Optimized),
+            "ANA_STATE_NON_OPTIMIZED" => Some(Self::NonOptimized),
+            "ANA_STATE_INACCESSIBLE" => Some(Self::Inaccessible),
+            "ANA_STATE_PERSISTENT_LOSS" => Some(Self::PersistentLoss),
+            "ANA_STATE_CHANGE" => Some(Self::Change),
             _ => None,
         }
     }
