@@ -112,6 +112,7 @@ async fn devices_outlive_the_daemon() {
             ..subsystem(VOLUME)
         }],
         portals: vec![portal(address)],
+        ..Default::default()
     };
     target.apply(&state).await;
 
