@@ -88,7 +88,7 @@ referrals:
     assert_eq!(lost.ana_state(), v1::AnaState::NonOptimized);
     let group = (lost.ana_groups[0].group, lost.ana_groups[0].state());
     assert_eq!(group, (2, v1::AnaState::Inaccessible));
-    assert_eq!(state.portals[1].ana_state(), v1::AnaState::Optimized);
+    assert_eq!(state.portals[1].ana_state(), v1::AnaState::Unspecified);
     assert_eq!(state.subsystems[0].namespaces[0].ana_group, 2);
     assert_eq!(
         (state.discovery[0].port, state.referrals[0].port),
