@@ -7,6 +7,7 @@ use roadstead_nvme::log::{AnaGroup, AnaHeader};
 use roadstead_nvme::{AnaState, Status};
 use zerocopy::IntoBytes;
 
+use crate::limits;
 use crate::table::{Namespace, Namespaces};
 
 /// The states of all ANA groups at one portal.
@@ -122,7 +123,7 @@ impl AnaCounts {
         }
     }
 
-    /// The log page, whole.
+    /// The log page, whole. It always has the bytes of the longest one: hosts reckon with these, and read it in parts.
     pub(crate) fn log(&self, view: &View, groups_only: bool) -> Vec<u8> {
         let groups = view.groups();
         let mut log = AnaHeader::new(self.log, u16::try_from(groups.len()).unwrap_or(u16::MAX))
@@ -140,6 +141,7 @@ impl AnaCounts {
             log.extend_from_slice(head.as_bytes());
             log.extend(namespaces.iter().flat_map(|nsid| nsid.to_le_bytes()));
         }
+        log.resize(limits::ANA_LOG_BYTES, 0);
         log
     }
 }

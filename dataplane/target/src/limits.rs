@@ -30,6 +30,9 @@ pub const EVENT_REQUESTS_MAX: u8 = 4;
 
 /// Largest ANA group identifier, and most groups.
 pub const ANA_GROUPS_MAX: u32 = 128;
+/// Bytes of the ANA log with every group and every namespace.
+pub const ANA_LOG_BYTES: usize = 16 + 32 * 128 + 4 * 1024;
+const _: () = assert!(ANA_GROUPS_MAX == 128 && crate::NAMESPACE_ID_MAX == 1024);
 /// Longest time that hosts let an ANA group be in the state "change", s.
 pub const ANA_TRANSITION_S: u8 = 10;
 

@@ -163,6 +163,20 @@ fn the_log_has_every_group_with_namespaces() {
         parsed(&mut host, AnaHeader::GROUPS_ONLY),
         (0, vec![(3, 0, 0x02, vec![]), (5, 0, 0x03, vec![])])
     );
+    // As nvme-cli reads it: the longest log, 4 KiB at a time.
+    let mut page = |offset, length| {
+        host.run_admin(AdminCommand::GetLogPage(GetLogPage {
+            id: log::id::ANA,
+            parameter: 0,
+            retain_event: true,
+            length,
+            offset,
+            nsid: NSID_ALL,
+        }))
+    };
+    assert_eq!(page(4096, 4096).data, [0; 4096]);
+    assert_eq!(page(8192, 16).data, [0; 16]);
+    assert_eq!(page(8212, 4).status, Status::INVALID_FIELD.dnr());
     // In parts.
     let whole = ana_log(&mut host, 0, 4096, false);
     let part = host.run_admin(AdminCommand::GetLogPage(GetLogPage {
