@@ -119,7 +119,8 @@ impl AdminQueue {
                     (property::CRTO, false) => u64::from(READY_500MS),
                     (property::CC, false) => u64::from(self.controller.lock().configuration.0),
                     (property::CSTS, false) => u64::from(self.controller.lock().status().0),
-                    _ => return Err(Status::INVALID_FIELD.dnr()),
+                    // Tools that show all properties look for this status as it is, without flags.
+                    _ => return Err(Status::INVALID_FIELD),
                 };
                 Ok(Decision::Complete(Completion::result(value)))
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use roadstead_nvme::log::{ErrorEntry, transport};
-use roadstead_nvme::{Sqe, Status};
+use roadstead_nvme::{Sqe, Status, opcode};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -16,6 +16,13 @@ pub(crate) struct Mark {
     lba: u64,
     nsid: u32,
     opcode: u8,
+}
+
+impl Mark {
+    /// Fabrics commands are the transport's affair and have no entries.
+    pub(crate) fn is_fabrics(self) -> bool {
+        self.opcode == opcode::FABRICS
+    }
 }
 
 /// The commands in flight of a queue, by tag. Grows with use up to the queue's size.

@@ -286,8 +286,11 @@ impl Queue {
         if controller.identity().kind == Kind::Discovery {
             return status;
         }
-        let status = status.more();
         let mark = self.marks.get(tag);
+        if mark.is_fabrics() {
+            return status;
+        }
+        let status = status.more();
         controller.lock().errors.note(qid, cid, status, mark);
         status
     }
