@@ -14,11 +14,15 @@ demo: ## a local Kubernetes of three nodes, Roadstead in it, and PostgreSQL on a
 demo-down: ## removes what `make demo` started (what was built stays)
 	@e2e/cluster/cluster down
 
-.PHONY: test e2e bench
+.PHONY: test e2e bench fuzz
 test: ## every check and every test; ends with a summary
 	@e2e/test.sh
 e2e: ## the cluster and virtual machine scenarios alone; LIST=1 lists them, ONLY=NAME or ONLY=NAME/CHECK runs one
 	@e2e/run $(if $(LIST),--list) $(ONLY)
+fuzz: export TIME ?= 600
+fuzz: ## fuzzes every codec and whole connections, and simulates both ends, TIME seconds each (600)
+	@e2e/fuzz.sh
+	FIRST=$$(date +%s)0000 SEEDS=$$((TIME * 60)) cargo test --locked --profile $(PROFILE) --package roadstead-sim runs_hold
 bench: ## measures speed, CPU and memory and writes docs/benchmarks.md
 	@e2e/run speed
 	cargo build --locked --release --package roadsteadd --package roadstead

@@ -217,7 +217,9 @@ impl GetLogPage {
     /// Fills all but opcode and data pointer; returns the bytes of data.
     fn encode(&self, sqe: &mut Sqe) -> u32 {
         let length = u32::try_from(self.length).unwrap_or(u32::MAX) & !3;
-        let [a, b, c, d] = (length / 4).saturating_sub(1).to_le_bytes();
+        // More than a data pointer can say, the field can.
+        let dwords = u32::try_from((self.length / 4).saturating_sub(1)).unwrap_or(u32::MAX);
+        let [a, b, c, d] = dwords.to_le_bytes();
         let retain = u8::from(self.retain_event) << 7;
         let parameter = u16::from_le_bytes([self.id, self.parameter & 0x7f | retain]);
         sqe.nsid = U32::new(self.nsid);
@@ -253,6 +255,10 @@ mod tests {
                 command_set: 2,
             },
             AdminCommand::GetLogPage(log),
+            AdminCommand::GetLogPage(GetLogPage {
+                length: 1 << 34,
+                ..log
+            }),
             AdminCommand::GetFeatures {
                 id: 7,
                 select: Select::Capabilities,
