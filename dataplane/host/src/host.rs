@@ -298,6 +298,7 @@ fn encode(op: Op, cid: u16, nsid: u32, start: u64, count: u32) -> Sqe {
             blocks,
             fua: false,
             deallocate,
+            all: false,
         },
     };
     command.encode(cid)

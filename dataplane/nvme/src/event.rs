@@ -41,6 +41,13 @@ impl AsyncEvent {
         log_page: 0x70,
     };
 
+    /// A reservation notification: read [`crate::log::id::RESERVATION_NOTIFICATION`].
+    pub const RESERVATION_LOG: Self = Self {
+        kind: 6,
+        information: 0x00,
+        log_page: 0x80,
+    };
+
     /// As result of the completion.
     #[must_use]
     pub fn encode(self) -> u32 {
@@ -66,10 +73,12 @@ mod tests {
     #[test]
     fn events_round_trip() {
         assert_eq!(AsyncEvent::NAMESPACE_ATTRIBUTES.encode(), 0x0004_0002);
+        assert_eq!(AsyncEvent::RESERVATION_LOG.encode(), 0x0080_0006);
         for event in [
             AsyncEvent::NAMESPACE_ATTRIBUTES,
             AsyncEvent::ANA_CHANGE,
             AsyncEvent::DISCOVERY_LOG,
+            AsyncEvent::RESERVATION_LOG,
         ] {
             assert_eq!(AsyncEvent::parse(event.encode()), event);
         }

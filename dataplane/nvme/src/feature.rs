@@ -22,6 +22,10 @@ pub mod id {
     pub const KEEP_ALIVE_TIMER: u8 = 0x0f;
     /// Host identifier.
     pub const HOST_IDENTIFIER: u8 = 0x81;
+    /// Reservation notification mask.
+    pub const RESERVATION_MASK: u8 = 0x82;
+    /// Reservation persistence.
+    pub const RESERVATION_PERSISTENCE: u8 = 0x83;
 }
 
 /// Which value of a feature Get Features asks for.

@@ -139,7 +139,7 @@ pub struct IdentifyController {
     pub namespace_max: U32,
     /// Optional I/O commands, see the constants.
     pub io_commands: U16,
-    /// Fused operations.
+    /// Fused operations: bit 0 Compare and Write.
     pub fused: U16,
     /// Format attributes.
     pub format: u8,
@@ -150,7 +150,11 @@ pub struct IdentifyController {
     /// Atomic write unit at a power failure, blocks, zero's based.
     pub atomic_write_power_fail: U16,
     /// Reserved.
-    pub reserved530: [u8; 6],
+    pub reserved530: [u8; 2],
+    /// Atomic unit of Compare and Write, blocks, zero's based.
+    pub atomic_compare_write: U16,
+    /// Formats of the source ranges of Copy, by bit.
+    pub copy_formats: U16,
     /// Scatter gather list support, see the constants.
     pub sgl: U32,
     /// Most namespaces allowed.
@@ -203,6 +207,16 @@ impl IdentifyController {
     pub const LPA_SUPPORTED: u8 = 1 << 5;
     /// `fabrics_commands`: Disconnect.
     pub const OFCS_DISCONNECT: u16 = 1 << 0;
+    /// `io_commands`: Reservations.
+    pub const ONCS_RESERVATIONS: u16 = 1 << 5;
+    /// `io_commands`: Verify.
+    pub const ONCS_VERIFY: u16 = 1 << 7;
+    /// `io_commands`: Copy.
+    pub const ONCS_COPY: u16 = 1 << 8;
+    /// `io_commands`: Write Zeroes of a whole namespace.
+    pub const ONCS_NAMESPACE_ZEROES: u16 = 1 << 11;
+    /// `fused`: Compare and Write.
+    pub const FUSED_COMPARE_WRITE: u16 = 1 << 0;
     /// `sgl`: supported, without alignment.
     pub const SGL_SUPPORTED: u32 = 1;
     /// `sgl`: offset addresses in the capsule.
@@ -243,7 +257,7 @@ pub struct IdentifyNamespace {
     pub protection_settings: u8,
     /// Bit 0: more than one controller may attach it.
     pub sharing: u8,
-    /// Reservation capabilities.
+    /// Reservation capabilities, see [`crate::reservation::CAPABILITIES`].
     pub reservations: u8,
     /// Format progress.
     pub format_progress: u8,
@@ -265,8 +279,14 @@ pub struct IdentifyNamespace {
     pub deallocate_alignment: U16,
     /// Optimal write size, blocks, zero's based.
     pub optimal_write: U16,
+    /// Most blocks of a source range of Copy.
+    pub copy_range_blocks_max: U16,
+    /// Most blocks of a Copy.
+    pub copy_blocks_max: U32,
+    /// Most source ranges of a Copy, zero's based.
+    pub copy_ranges_max: u8,
     /// Reserved.
-    pub reserved74: [u8; 18],
+    pub reserved81: [u8; 11],
     /// ANA group.
     pub ana_group: U32,
     /// Reserved.
@@ -459,6 +479,11 @@ mod tests {
         assert_eq!(offset_of!(IdentifyNamespace, lba_formats), 128);
         assert_eq!(offset_of!(IdentifyControllerNvm, ranges_blocks_max), 8);
         assert_eq!(offset_of!(IdentifyIndependentNamespace, status), 14);
+        assert_eq!(offset_of!(IdentifyController, atomic_compare_write), 532);
+        assert_eq!(offset_of!(IdentifyController, copy_formats), 534);
+        assert_eq!(offset_of!(IdentifyNamespace, copy_range_blocks_max), 74);
+        assert_eq!(offset_of!(IdentifyNamespace, copy_ranges_max), 80);
+        assert_eq!(offset_of!(IdentifyNamespace, ana_group), 92);
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //!   refuses it; `encode` is the reverse. Whoever holds a typed command need not look at raw bytes again.
 //! * [`fabrics`]: Connect, Property Get and Set, Disconnect. [`property`]: the controller's registers.
 //! * [`identify`], [`log`], [`feature`], [`event`]: the data structures of admin commands.
-//! * [`ana`]: states of paths. [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
+//! * [`ana`]: states of paths. [`reservation`]: the data structures of reservation commands.
+//! * [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
 //!
 //! Guaranteed: no input makes a function of this crate panic; every wire structure has its size asserted at
 //! compile time; unknown codes survive as numbers. Left out: PRPs, metadata and protection information,
-//! zoned and key-value command sets, reservations.
+//! zoned and key-value command sets.
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0c unless they say otherwise.
 
@@ -25,6 +26,7 @@ pub mod name;
 pub mod nqn;
 pub mod opcode;
 pub mod property;
+pub mod reservation;
 pub mod status;
 pub mod wire;
 

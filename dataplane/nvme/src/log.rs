@@ -28,6 +28,8 @@ pub mod id {
     pub const ANA: u8 = 0x0c;
     /// Discovery.
     pub const DISCOVERY: u8 = 0x70;
+    /// Reservation notifications, 64 bytes, one at a time.
+    pub const RESERVATION_NOTIFICATION: u8 = 0x80;
 }
 
 /// Bits of an entry of the log of supported log pages.

@@ -33,12 +33,15 @@ statuses! {
     INTERNAL = 0x006, "internal error";
     ABORT_REQUESTED = 0x007, "command abort requested";
     ABORTED_SQ_DELETION = 0x008, "command aborted, submission queue deleted";
+    ABORTED_FAILED_FUSED = 0x009, "command aborted, the other half of the fused pair failed";
+    ABORTED_MISSING_FUSED = 0x00a, "command aborted, the other half of the fused pair is missing";
     INVALID_NAMESPACE = 0x00b, "invalid namespace or format";
     COMMAND_SEQUENCE = 0x00c, "command sequence error";
     SGL_DESCRIPTOR_INVALID = 0x00d, "invalid SGL segment descriptor";
     SGL_COUNT_INVALID = 0x00e, "invalid number of SGL descriptors";
     SGL_LENGTH_INVALID = 0x00f, "data SGL length invalid";
     SGL_TYPE_INVALID = 0x011, "SGL descriptor type invalid";
+    ATOMIC_WRITE_UNIT_EXCEEDED = 0x014, "atomic write unit exceeded";
     SGL_OFFSET_INVALID = 0x016, "SGL offset invalid";
     HOST_ID_INCONSISTENT = 0x018, "host identifier inconsistent format";
     KEEP_ALIVE_EXPIRED = 0x019, "keep alive timer expired";
@@ -48,6 +51,7 @@ statuses! {
     LBA_OUT_OF_RANGE = 0x080, "LBA out of range";
     CAPACITY_EXCEEDED = 0x081, "capacity exceeded";
     NAMESPACE_NOT_READY = 0x082, "namespace not ready";
+    RESERVATION_CONFLICT = 0x083, "reservation conflict";
     INVALID_QUEUE_ID = 0x101, "invalid queue identifier";
     ABORT_LIMIT = 0x103, "abort command limit exceeded";
     AER_LIMIT = 0x105, "asynchronous event request limit exceeded";
@@ -76,6 +80,12 @@ statuses! {
 }
 
 impl Status {
+    /// Code 0x183 of an I/O command: it asks for more than the controller's limits of its kind allow. Fabrics commands
+    /// mean [`Self::CONNECT_RESTART_DISCOVERY`] by this number.
+    pub const COMMAND_SIZE_LIMIT: Self = Self(0x183);
+    /// Code 0x187 of a Copy: its source and its destination overlap.
+    pub const OVERLAPPING_RANGE: Self = Self(0x187);
+
     const CODE: u16 = 0x07ff;
     const MORE: u16 = 1 << 13;
     const DNR: u16 = 1 << 14;

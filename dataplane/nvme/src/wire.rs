@@ -54,6 +54,10 @@ impl Sqe {
     pub const FLAGS_SGL: u8 = 0x40;
     /// The bits of `flags` that fuse two commands.
     pub const FLAGS_FUSE_MASK: u8 = 0x03;
+    /// `flags`: first command of a fused pair.
+    pub const FLAGS_FUSE_FIRST: u8 = 0x01;
+    /// `flags`: second command of a fused pair.
+    pub const FLAGS_FUSE_SECOND: u8 = 0x02;
     /// The bits of `flags` that say how the data pointer is to be read.
     pub const FLAGS_PSDT_MASK: u8 = 0xc0;
 

@@ -83,6 +83,11 @@ pub enum PoolError {
         /// Bytes free for volumes.
         free_bytes: u64,
     },
+    /// The metadata has no room for a volume's note.
+    #[error(
+        "the drive has no room for more that is kept with its volumes (reservations); remove registrations of other volumes"
+    )]
+    NoRoomForNote,
     /// The file system that the drive's file is on has no room for another extent.
     #[error(
         "the file system of {path} is full; make room on it. What is allocated already goes on working"
@@ -135,7 +140,7 @@ impl PoolError {
         match self {
             Self::VolumeExists { .. } => "VolumeExists",
             Self::VolumeUnknown { .. } => "VolumeUnknown",
-            Self::NoRoom { .. } => "NoRoom",
+            Self::NoRoom { .. } | Self::NoRoomForNote => "NoRoom",
             Self::MediumFull { .. } => "MediumFull",
             Self::ShrinkRefused { .. } => "ShrinkRefused",
             Self::BadVolume { .. } => "BadVolume",

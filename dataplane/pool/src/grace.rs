@@ -34,6 +34,11 @@ impl Slot {
             .get(parity)
             .is_none_or(|counter| counter.load(SeqCst) == 0)
     }
+
+    /// Whether each counter is at zero, one looked at after the other.
+    pub(crate) fn is_all_idle(&self) -> bool {
+        self.is_idle(0) && self.is_idle(1)
+    }
 }
 
 /// Which counter new I/O uses, and all readers of a pool.
@@ -64,7 +69,7 @@ impl GraceClock {
     /// Whether no reader has I/O in flight under `parity`; forgets readers that are gone and idle.
     fn is_idle(&self, parity: usize) -> bool {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|slot| Arc::strong_count(slot) > 1 || !slot.is_idle(0) || !slot.is_idle(1));
+        slots.retain(|slot| Arc::strong_count(slot) > 1 || !slot.is_all_idle());
         slots.iter().all(|slot| slot.is_idle(parity))
     }
 }

@@ -20,6 +20,8 @@
 //! - **No leak**: free space is what no map mentions; there is no second list that could disagree.
 //! - **Any one 4 KiB block of metadata may rot**: labels have three copies, journal batches two, and a
 //!   damaged checkpoint is rebuilt from its predecessor. More damage than that is an error, never a guess.
+//! - **One I/O alone**: an [`Exclusive`] lets nobody else look a volume up, and waits for those who did before.
+//! - **Notes**: bytes that the layer above keeps with a volume ([`Command::Note`]), durable like the volume itself.
 //! - **No overcommit**: the sizes of all volumes together fit the drive.
 //!
 //! # Assumed
@@ -67,6 +69,7 @@ mod bitmap;
 mod blocks;
 mod drive;
 mod error;
+mod exclusive;
 pub mod format;
 mod grace;
 mod map;
@@ -84,8 +87,10 @@ mod store;
 mod volume;
 
 pub use blocks::{BLOCK_BYTES, Blocks};
-pub use drive::{Command, DriveHandle, DriveThread, Rejected, Reply};
+pub use drive::{Command, DriveHandle, DriveThread, NoteSource, Rejected, Reply};
 pub use error::{Fault, FaultKind, OpenError, PoolError};
+pub use exclusive::Exclusive;
+pub use format::record::MAX_NOTE_BYTES;
 pub use media::Media;
 pub use open::OpenOptions;
 pub use pool::Pool;

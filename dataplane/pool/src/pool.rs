@@ -9,12 +9,12 @@ use crate::blocks::Blocks;
 use crate::error::{Fault, FaultKind, PoolError};
 use crate::format::batch;
 use crate::format::label::{Found, Label};
-use crate::format::record::{MAX_NAME_BYTES, Record};
+use crate::format::record::{MAX_NAME_BYTES, MAX_NOTE_BYTES, Record};
 use crate::media::Media;
 use crate::open::write_labels;
 use crate::reserve::{GraceToken, Reserve};
 use crate::shared::{PoolShared, PoolStats};
-use crate::state::{Span, State};
+use crate::state::{Span, State, note_bytes};
 use crate::store::{OldHalf, Store};
 use crate::volume::{Volume, VolumeSpec};
 
@@ -137,6 +137,22 @@ impl Pool {
         let token = self.limbo(freed);
         self.sync()?;
         Ok(token)
+    }
+
+    /// Replaces what the layer above keeps with a volume. Durable when it returns.
+    pub fn set_note(&mut self, uuid: Uuid, bytes: Vec<u8>) -> Result<(), PoolError> {
+        self.check_health()?;
+        let volume = self.known(uuid)?;
+        let others = self.state.notes_bytes_without(uuid);
+        let fits = others + note_bytes(bytes.len()) <= self.shared.geometry.notes_bytes();
+        if bytes.len() > MAX_NOTE_BYTES || !(fits || bytes.is_empty()) {
+            return Err(PoolError::NoRoomForNote);
+        }
+        if volume.note() != bytes {
+            self.commit(&[Record::Note { uuid, bytes }])?;
+        }
+        // Also what an earlier call wrote that could not be synced.
+        self.sync()
     }
 
     /// Uses what the medium has grown by, after making it at least `size_bytes` large where it can be made

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::exclusive::Exclusive;
 use crate::grace::Slot;
-use crate::volume::Volume;
+use crate::volume::{Volume, access};
 
 /// One thread's access to a volume's map. Every I/O is counted in with [`VolumeReader::begin`] before its
 /// lookup and out with [`VolumeReader::end`] after the drive has completed it; extents freed meanwhile are
@@ -47,6 +48,9 @@ pub enum LookupError {
     /// The volume was deleted.
     #[error("the volume was deleted")]
     Deleted,
+    /// Another I/O has the volume for itself: end this one, and try again in a moment.
+    #[error("another operation has the volume for itself for a moment")]
+    Busy,
 }
 
 impl VolumeReader {
@@ -90,9 +94,28 @@ impl VolumeReader {
         offset: u64,
         len: u64,
     ) -> Result<Segments<'_>, LookupError> {
+        match self.volume.access() {
+            access::OPEN => self.segments(offset, len),
+            access::CLOSED => Err(LookupError::Busy),
+            _ => Err(LookupError::Deleted),
+        }
+    }
+
+    /// The same for the I/O that has the volume for itself.
+    pub fn lookup_exclusive(
+        &self,
+        _io: &InFlight,
+        _exclusive: &Exclusive,
+        offset: u64,
+        len: u64,
+    ) -> Result<Segments<'_>, LookupError> {
         if self.volume.is_deleted() {
             return Err(LookupError::Deleted);
         }
+        self.segments(offset, len)
+    }
+
+    fn segments(&self, offset: u64, len: u64) -> Result<Segments<'_>, LookupError> {
         let end = offset.checked_add(len).ok_or(LookupError::OutOfRange)?;
         if end > self.volume.size_bytes() {
             return Err(LookupError::OutOfRange);

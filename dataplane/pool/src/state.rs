@@ -9,7 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::bitmap::Bitmap;
-use crate::format::record::{MAX_NAME_BYTES, MAX_RUNS, Record, Run};
+use crate::format::record::{MAX_NAME_BYTES, MAX_NOTE_BYTES, MAX_RUNS, Record, Run};
 use crate::shared::PoolShared;
 use crate::volume::{Volume, VolumeSpec, extents_for};
 
@@ -84,6 +84,7 @@ impl State {
             Record::Delete { uuid } => self.delete(*uuid),
             Record::Map { uuid, runs } => self.map(*uuid, runs).map(|()| Vec::new()),
             Record::Unmap { uuid, first, count } => self.unmap(*uuid, *first, *count),
+            Record::Note { uuid, bytes } => self.note(*uuid, bytes).map(|()| Vec::new()),
         }
     }
 
@@ -193,6 +194,21 @@ impl State {
         }
     }
 
+    fn note(&mut self, uuid: Uuid, bytes: &[u8]) -> Result<(), Contradiction> {
+        if bytes.len() > MAX_NOTE_BYTES {
+            return Err(Contradiction("a note is too long"));
+        }
+        self.known(uuid)?.set_note(bytes);
+        Ok(())
+    }
+
+    /// Bytes that the notes of all volumes but this one take in a checkpoint.
+    pub(crate) fn notes_bytes_without(&self, uuid: Uuid) -> u64 {
+        let others = self.volumes.values().filter(|volume| volume.uuid() != uuid);
+        let lengths = others.map(|volume| volume.note().len());
+        lengths.filter(|len| *len > 0).map(note_bytes).sum()
+    }
+
     /// Makes the extents `from..to` holes.
     fn free(&mut self, volume: &Volume, from: u32, to: u32) -> Result<Vec<Span>, Contradiction> {
         let mut freed = Vec::new();
@@ -225,9 +241,12 @@ impl State {
     ) -> Result<(), E> {
         for volume in self.volumes.values() {
             f(Record::Create(volume.spec()))?;
+            let (uuid, bytes) = (volume.uuid(), volume.note());
+            if !bytes.is_empty() {
+                f(Record::Note { uuid, bytes })?;
+            }
             let mut runs = Vec::new();
             let mut result = Ok(());
-            let uuid = volume.uuid();
             volume.map.for_each_run(0, volume.extent_count(), |run| {
                 runs.push(run);
                 if runs.len() == MAX_RUNS && result.is_ok() {
@@ -244,4 +263,10 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Bytes that a note of this length takes in a checkpoint.
+pub(crate) fn note_bytes(len: usize) -> u64 {
+    const RECORD_HEAD_BYTES: u64 = 20;
+    RECORD_HEAD_BYTES + u64::try_from(len).unwrap_or(u64::MAX)
 }

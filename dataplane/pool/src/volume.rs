@@ -1,12 +1,13 @@
 //! What a reactor holds of a volume.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use uuid::Uuid;
 
 use crate::error::Fault;
+use crate::grace::Slot;
 use crate::map::ExtentMap;
 use crate::reader::VolumeReader;
 use crate::shared::{PoolShared, SyncTicket};
@@ -57,6 +58,16 @@ pub struct VolumeSpec {
     pub created_unix_s: u64,
 }
 
+/// Who may look a volume up.
+pub(crate) mod access {
+    /// Everybody.
+    pub(crate) const OPEN: u8 = 0;
+    /// The holder of an [`crate::Exclusive`].
+    pub(crate) const CLOSED: u8 = 1;
+    /// Nobody.
+    pub(crate) const DELETED: u8 = 2;
+}
+
 /// A volume of a pool. It can be read as long as anyone holds it, deleted or not; see [`Volume::is_deleted`].
 #[derive(Debug)]
 pub struct Volume {
@@ -68,7 +79,11 @@ pub struct Volume {
     pub(crate) data_offset: u64,
     size_bytes: AtomicU64,
     pub(crate) mapped: AtomicU32,
-    deleted: AtomicBool,
+    /// One of [`access`].
+    access: AtomicU8,
+    /// The counters of its readers, for [`Exclusive`].
+    pub(crate) slots: Mutex<Vec<Weak<Slot>>>,
+    note: Mutex<Vec<u8>>,
     pub(crate) map: ExtentMap,
     pub(crate) pool: Arc<PoolShared>,
 }
@@ -84,7 +99,9 @@ impl Volume {
             data_offset: pool.geometry.data_offset,
             size_bytes: AtomicU64::new(spec.size_bytes),
             mapped: AtomicU32::new(0),
-            deleted: AtomicBool::new(false),
+            access: AtomicU8::new(access::OPEN),
+            slots: Mutex::default(),
+            note: Mutex::default(),
             map: ExtentMap::default(),
             pool,
         }
@@ -131,11 +148,33 @@ impl Volume {
 
     /// True once it was deleted: every lookup is refused from then on.
     pub fn is_deleted(&self) -> bool {
-        self.deleted.load(SeqCst)
+        self.access.load(SeqCst) == access::DELETED
     }
 
     pub(crate) fn set_deleted(&self) {
-        self.deleted.store(true, SeqCst);
+        self.access.store(access::DELETED, SeqCst);
+    }
+
+    pub(crate) fn access(&self) -> u8 {
+        self.access.load(SeqCst)
+    }
+
+    /// Changes from one kind of access to another; false when it was a third.
+    pub(crate) fn change_access(&self, from: u8, to: u8) -> bool {
+        let changed = self.access.compare_exchange(from, to, SeqCst, SeqCst);
+        changed.is_ok()
+    }
+
+    /// What the layer above keeps with the volume; empty as long as it kept nothing.
+    pub fn note(&self) -> Vec<u8> {
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        note.clone()
+    }
+
+    pub(crate) fn set_note(&self, bytes: &[u8]) {
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        note.clear();
+        note.extend_from_slice(bytes);
     }
 
     pub(crate) fn spec(&self) -> VolumeSpec {
@@ -175,6 +214,17 @@ impl Volume {
 
     /// A reader of this volume, for one thread (a connection, or a reactor).
     pub fn reader(self: &Arc<Self>) -> VolumeReader {
+        let slot = self.pool.grace.register();
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|slot| slot.strong_count() > 0);
+        slots.push(Arc::downgrade(&slot));
+        drop(slots);
+        VolumeReader::new(Arc::clone(self), slot)
+    }
+
+    /// A reader whose I/O an [`crate::Exclusive`] does not wait for, as it may take as long as a host likes. Only for
+    /// reading.
+    pub fn lender(self: &Arc<Self>) -> VolumeReader {
         VolumeReader::new(Arc::clone(self), self.pool.grace.register())
     }
 

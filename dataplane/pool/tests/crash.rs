@@ -36,6 +36,10 @@ enum Op {
     Delete {
         pick: u32,
     },
+    Note {
+        pick: u32,
+        len: usize,
+    },
     Write {
         pick: u32,
         sector: u64,
@@ -73,6 +77,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (any::<u32>(), 1u64..300).prop_map(|(pick, by_sectors)| Op::Grow { pick, by_sectors }),
         1 => (1u64..4).prop_map(|extents| Op::GrowDrive { extents }),
         1 => any::<u32>().prop_map(|pick| Op::Delete { pick }),
+        2 => (any::<u32>(), 0usize..2048).prop_map(|(pick, len)| Op::Note { pick, len }),
         12 => (any::<u32>(), any::<u64>(), 1u64..200)
             .prop_map(|(pick, sector, count)| Op::Write { pick, sector, count }),
         4 => (any::<u32>(), any::<u32>(), 1u32..6)
@@ -92,6 +97,7 @@ fn run(rig: &mut Rig, op: &Op, random: &mut Random) -> Result<(), PowerCut> {
         Op::GrowDrive { extents } => rig.grow_drive(extents),
         Op::Grow { pick, by_sectors } => rig.pick(pick).map_or(Ok(()), |v| rig.grow(v, by_sectors)),
         Op::Delete { pick } => rig.pick(pick).map_or(Ok(()), |v| rig.delete(v)),
+        Op::Note { pick, len } => rig.pick(pick).map_or(Ok(()), |v| rig.note(v, len)),
         Op::Write {
             pick,
             sector,

@@ -175,6 +175,10 @@ fn a_batch_of_every_record_has_these_bytes() {
             first: 4,
             count: 1,
         },
+        Record::Note {
+            uuid: VOLUME,
+            bytes: b"keep".to_vec(),
+        },
         Record::Delete { uuid: VOLUME },
     ];
     let payload = le([
@@ -193,6 +197,9 @@ fn a_batch_of_every_record_has_these_bytes() {
         &[5, 0, 24, 0],
         VOLUME.as_bytes(),
         &[4, 0, 0, 0, 1, 0, 0, 0],
+        &[6, 0, 20, 0],
+        VOLUME.as_bytes(),
+        b"keep",
         &[3, 0, 16, 0],
         VOLUME.as_bytes(),
     ]);
@@ -262,6 +269,11 @@ fn record() -> impl Strategy<Value = Record> {
         uuid.clone().prop_map(|uuid| Record::Delete { uuid }),
         (uuid.clone(), proptest::collection::vec(run, 0..256))
             .prop_map(|(uuid, runs)| Record::Map { uuid, runs }),
+        (
+            uuid.clone(),
+            proptest::collection::vec(any::<u8>(), 0..2048)
+        )
+            .prop_map(|(uuid, bytes)| Record::Note { uuid, bytes }),
         (uuid, any::<u32>(), any::<u32>()).prop_map(|(uuid, first, count)| Record::Unmap {
             uuid,
             first,

@@ -8,7 +8,7 @@ use roadstead_nvme::{AdminCommand, FabricsCommand, Sqe, Status, opcode};
 use crate::controller::{Controller, Ended, Kind};
 use crate::queue::{Completion, Decision, Tag};
 use crate::registry::Registry;
-use crate::{features, identify, limits, logs};
+use crate::{features, identify, limits, logs, reservation_features};
 
 /// How long a controller may need to become ready, 500 ms.
 const READY_500MS: u8 = 10;
@@ -189,6 +189,7 @@ impl AdminQueue {
         data_length: u32,
         now_ms: u64,
     ) -> Result<Decision, Status> {
+        let is_io = self.controller.identity().kind == Kind::Io;
         match command {
             AdminCommand::Identify {
                 cns,
@@ -209,6 +210,20 @@ impl AdminQueue {
                 let log = logs::page(&self.registry, &self.controller, page, now_ms)?;
                 self.look = true;
                 reply(logs::part(log, page)?, data_length)
+            }
+            AdminCommand::GetFeatures {
+                id, select, nsid, ..
+            } if is_io && reservation_features::has(id) => {
+                reservation_features::get(&self.registry, &self.controller, id, select, nsid)
+            }
+            AdminCommand::SetFeatures {
+                id,
+                save,
+                nsid,
+                value,
+            } if is_io && reservation_features::has(id) => {
+                let (registry, controller) = (&self.registry, &self.controller);
+                reservation_features::set(registry, controller, id, save, nsid, value)
             }
             AdminCommand::GetFeatures {
                 id, select, value, ..

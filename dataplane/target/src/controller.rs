@@ -11,13 +11,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use roadstead_nvme::Nqn;
 use roadstead_nvme::event::mask;
 use roadstead_nvme::property::{Configuration, Shutdown, Status as ControllerStatus};
+use roadstead_nvme::reservation::Notice;
+use uuid::Uuid;
 
 use crate::ana::{AnaCounts, View};
 use crate::errors::ErrorLog;
-use crate::events::Events;
+use crate::events::{Events, RESERVATION_LOG};
 use crate::features::Hints;
 use crate::limits::{self, ControllerLimits};
-use crate::work::{Totals, Watch};
+use crate::notices::Notices;
+use crate::work::{Drain, Totals, Watch};
 
 /// What a controller is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,7 @@ pub(crate) struct State {
     pub(crate) hints: Hints,
     /// I/O queues that it may grant.
     pub(crate) io_queues_max: u16,
+    pub(crate) notices: Notices,
     /// I/O queues that the host may connect.
     pub(crate) io_queues_granted: u16,
     /// I/O queues that are connected.
@@ -148,6 +152,13 @@ impl State {
         queues.fold(self.gone, Totals::plus)
     }
 
+    /// Waits for the I/O in flight of all I/O queues.
+    pub(crate) fn drain(&self, drain: &mut Drain) {
+        for work in &self.works {
+            drain.add(&work.watch);
+        }
+    }
+
     /// Whether the controller ended, and I/O of it is in flight.
     pub(crate) fn is_lingering(&self) -> bool {
         self.ended.is_some() && self.works.iter().any(|work| work.watch.is_busy())
@@ -181,6 +192,7 @@ impl State {
             self.io_queues.clear();
             self.ana_counts = AnaCounts::default();
             self.events.reset();
+            self.notices = Notices::default();
             self.hints = Hints::default();
             self.io_queues_granted = self.io_queues_max;
         }
@@ -240,6 +252,7 @@ impl Controller {
                 events: Events::default(),
                 errors: ErrorLog::default(),
                 hints: Hints::default(),
+                notices: Notices::default(),
                 io_queues_max: limits.io_queues(),
                 io_queues_granted: limits.io_queues(),
                 io_queues: BTreeSet::new(),
@@ -297,6 +310,23 @@ impl Controller {
         }
         state.ana_counts.count(&state.view, &view);
         state.view = view;
+        self.touch();
+    }
+
+    /// Something happened to the host's rights to a namespace.
+    pub(crate) fn reservation_changed(&self, namespace: Uuid, notice: Notice) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        for (nsid, _) in state
+            .view
+            .namespaces
+            .iter()
+            .filter(|(_, n)| n.uuid == namespace)
+        {
+            if state.notices.add(*nsid, notice) {
+                state.events.raise(RESERVATION_LOG);
+            }
+        }
         self.touch();
     }
 

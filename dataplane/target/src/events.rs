@@ -6,6 +6,9 @@ use roadstead_nvme::command::NSID_ALL;
 use roadstead_nvme::event::{AsyncEvent, mask};
 use roadstead_nvme::log::CHANGED_NAMESPACES_MAX;
 
+/// Stands among the bits of the event configuration for what has a mask of its own.
+pub(crate) const RESERVATION_LOG: u32 = 1 << 24;
+
 /// Events and what is known about them.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
@@ -36,8 +39,9 @@ impl Events {
             (mask::NAMESPACE_ATTRIBUTES, AsyncEvent::NAMESPACE_ATTRIBUTES),
             (mask::ANA_CHANGE, AsyncEvent::ANA_CHANGE),
             (mask::DISCOVERY_LOG, AsyncEvent::DISCOVERY_LOG),
+            (RESERVATION_LOG, AsyncEvent::RESERVATION_LOG),
         ];
-        let ready = self.pending & self.enabled & !self.masked;
+        let ready = self.pending & (self.enabled | RESERVATION_LOG) & !self.masked;
         let (bit, event) = known.into_iter().find(|(bit, _)| ready & bit != 0)?;
         self.pending &= !bit;
         self.masked |= bit;

@@ -59,6 +59,8 @@ pub(crate) fn supported(kind: Kind) -> &'static [u8] {
             id::ASYNC_EVENT_CONFIGURATION,
             id::KEEP_ALIVE_TIMER,
             id::HOST_IDENTIFIER,
+            id::RESERVATION_MASK,
+            id::RESERVATION_PERSISTENCE,
         ],
     }
 }
@@ -73,6 +75,8 @@ pub(crate) fn is_changeable(feature: u8) -> bool {
             | id::WRITE_ATOMICITY
             | id::ASYNC_EVENT_CONFIGURATION
             | id::KEEP_ALIVE_TIMER
+            | id::RESERVATION_MASK
+            | id::RESERVATION_PERSISTENCE
     )
 }
 

@@ -6,6 +6,7 @@ use roadstead_nvme::identify::{
     IdentifyNamespace, LbaFormat, NamespaceDescriptor, cns, controller_type,
 };
 use roadstead_nvme::property::VERSION_2_0;
+use roadstead_nvme::reservation;
 use roadstead_nvme::wire::{CQE_BYTES, SQE_BYTES};
 use roadstead_nvme::{Status, name};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -98,6 +99,7 @@ pub(crate) fn identify(
             only_nvm()?;
             let mut data = IdentifyControllerNvm::new_zeroed();
             data.write_zeroes_max = limits::WRITE_ZEROES_MAX_SHIFT;
+            data.verify_max = limits::VERIFY_MAX_SHIFT;
             Ok(data.as_bytes().to_vec())
         }
         cns::COMMAND_SET_ACTIVE_NAMESPACES | cns::COMMAND_SET_ALLOCATED_NAMESPACES => {
@@ -109,6 +111,7 @@ pub(crate) fn identify(
             let namespace = existing(namespaces, what.nsid)?;
             data.sharing = SHARED;
             data.ana_group = U32::new(namespace.ana_group);
+            data.reservations = reservation::CAPABILITIES;
             data.attributes = u8::from(namespace.read_only);
             data.status = 1;
             Ok(data.as_bytes().to_vec())
@@ -177,6 +180,12 @@ fn identify_namespace(namespace: &Namespace, is_lost: bool) -> IdentifyNamespace
     data.write_granularity = zero_based;
     data.write_alignment = zero_based;
     data.sharing = SHARED;
+    data.reservations = reservation::CAPABILITIES;
+    let in_blocks = |bytes: u32| bytes >> namespace.block_size.shift();
+    let range = in_blocks(limits::COPY_RANGE_BYTES_MAX);
+    data.copy_range_blocks_max = U16::new(u16::try_from(range).unwrap_or(u16::MAX));
+    data.copy_blocks_max = U32::new(in_blocks(limits::COPY_BYTES_MAX));
+    data.copy_ranges_max = u8::try_from(limits::COPY_RANGES_MAX - 1).unwrap_or(u8::MAX);
     data.deallocation = DEALLOCATION;
     data.attributes = u8::from(namespace.read_only);
     let [first, ..] = &mut data.lba_formats;
@@ -240,10 +249,18 @@ fn io_fields(data: &mut IdentifyController) {
     data.namespace_max = U32::new(NAMESPACE_ID_MAX);
     data.namespaces_allowed = U32::new(NAMESPACE_ID_MAX);
     data.io_commands = U16::new(
-        IdentifyController::ONCS_DATASET_MANAGEMENT
+        IdentifyController::ONCS_COMPARE
+            | IdentifyController::ONCS_DATASET_MANAGEMENT
             | IdentifyController::ONCS_WRITE_ZEROES
-            | IdentifyController::ONCS_SAVE_AND_SELECT,
+            | IdentifyController::ONCS_SAVE_AND_SELECT
+            | IdentifyController::ONCS_RESERVATIONS
+            | IdentifyController::ONCS_VERIFY
+            | IdentifyController::ONCS_COPY
+            | IdentifyController::ONCS_NAMESPACE_ZEROES,
     );
+    // Atomic is one block and no more, which zeroes in the fields of atomicity say.
+    data.fused = U16::new(IdentifyController::FUSED_COMPARE_WRITE);
+    data.copy_formats = U16::new(1);
     data.write_cache = WRITE_CACHE;
     data.fabrics_commands = U16::new(IdentifyController::OFCS_DISCONNECT);
     let in_16_bytes = |bytes: usize| U32::new(u32::try_from(bytes / 16).unwrap_or(u32::MAX));

@@ -36,38 +36,46 @@
 //!
 //! # Assumptions
 //! * `now_ms` never goes back. The rim ends I/O on a volume before it takes it away.
-//! * A host uses a command identifier once at a time, as it must; one that does not confuses but itself.
+//! * A host reads what it is sent; one that does not is stopped, not served.
 //!
 //! # Left out
-//! Reservations, Compare, copy, namespaces with metadata, authentication, TLS, namespace management. Abort only
+//! Namespaces with metadata, authentication, TLS, namespace management. Abort only
 //! ends Asynchronous Event Requests; other commands are said to be not aborted, as they are about to complete.
 
 mod admin;
 mod ana;
+mod check;
 mod connect;
 mod controller;
 mod discovery;
 mod errors;
 mod events;
 mod features;
+mod fuse;
 mod identify;
 mod io;
+mod io_queue;
 pub mod limits;
 mod logs;
+mod notices;
 mod queue;
 mod registry;
+mod reservation;
+mod reservation_features;
+mod reserve;
 mod table;
 pub mod tcp;
 mod work;
 
 pub use ana::AnaStates;
 pub use controller::Ended;
-pub use io::{ByteRange, IoError, IoOp, IoRequest, IoResult};
+pub use io::{ByteRange, IoError, IoOp, IoRequest, IoResult, SharedReservations};
 pub use limits::{ControllerLimits, LimitError};
 pub use queue::{Completion, Decision, Queue, Tag};
 pub use registry::{ControllerInfo, Refusal, Registry};
+pub use reservation::{Malformed, Reservations};
 pub use table::{
     Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, PortalRules, Subsystem, Table,
     TableError, VolumeKey,
 };
-pub use work::Abandoned;
+pub use work::{Abandoned, Phase};

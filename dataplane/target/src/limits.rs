@@ -8,6 +8,20 @@ pub const TRANSFER_MAX_SHIFT: u8 = 8;
 pub const WRITE_ZEROES_BYTES_MAX: u32 = 32 << 20;
 /// The same as Identify says it.
 pub const WRITE_ZEROES_MAX_SHIFT: u8 = 13;
+/// Most bytes that a Verify reads: 2^13 pages of 4 KiB.
+pub const VERIFY_BYTES_MAX: u32 = 32 << 20;
+/// The same as Identify says it.
+pub const VERIFY_MAX_SHIFT: u8 = 13;
+/// Most bytes of one source range of a Copy.
+pub const COPY_RANGE_BYTES_MAX: u32 = 4 << 20;
+/// Most bytes that a Copy moves.
+pub const COPY_BYTES_MAX: u32 = 8 << 20;
+/// Most source ranges of a Copy: a page of them.
+pub const COPY_RANGES_MAX: u16 = 128;
+/// Most blocks of a fused Compare and Write.
+pub const COMPARE_WRITE_BLOCKS_MAX: u32 = 1;
+const _: () = assert!(4096 << VERIFY_MAX_SHIFT == VERIFY_BYTES_MAX);
+const _: () = assert!(COPY_RANGES_MAX as u32 * 32 <= CONTROL_BYTES_MAX);
 const _: () = assert!(4096 << TRANSFER_MAX_SHIFT == TRANSFER_BYTES_MAX);
 const _: () = assert!(4096 << WRITE_ZEROES_MAX_SHIFT == WRITE_ZEROES_BYTES_MAX);
 
@@ -17,7 +31,7 @@ pub const QUEUE_ENTRIES_MAX: u16 = 128;
 pub const IO_QUEUES_MAX: u16 = 128;
 /// Data bytes that a command capsule may carry. Admin queues need 8192.
 pub const IN_CAPSULE_BYTES_MAX: u32 = 16384;
-/// Most data bytes of commands that are not I/O: the ranges of Dataset Management.
+/// Most data bytes of commands that are not I/O: ranges, keys, a block of a fused pair.
 pub const CONTROL_BYTES_MAX: u32 = 4096;
 /// Entries of the error log.
 pub const ERROR_ENTRIES: usize = 64;
@@ -25,6 +39,10 @@ pub const ERROR_ENTRIES: usize = 64;
 pub const ERROR_ENTRIES_ZERO_BASED: u8 = 63;
 /// Pairs of subsystem and host whose refusal is remembered, so that it is reported once.
 pub const REFUSALS_MAX: usize = 1024;
+/// Hosts that may be registered at a namespace.
+pub const REGISTRANTS_MAX: usize = 64;
+/// Reservation notifications that wait to be read; older ones are dropped, and the count shows it.
+pub const NOTICES_MAX: usize = 64;
 /// Asynchronous Event Requests that a controller holds.
 pub const EVENT_REQUESTS_MAX: u8 = 4;
 

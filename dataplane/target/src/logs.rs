@@ -11,6 +11,7 @@ use zerocopy::little_endian::{U16, U32, U128};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::controller::{Controller, Kind};
+use crate::events::RESERVATION_LOG;
 use crate::features;
 use crate::limits;
 use crate::registry::Registry;
@@ -33,6 +34,7 @@ fn known(kind: Kind) -> &'static [u8] {
             id::CHANGED_NAMESPACES,
             id::EFFECTS,
             id::ANA,
+            id::RESERVATION_NOTIFICATION,
             id::FEATURES,
             id::MANAGEMENT,
         ],
@@ -86,6 +88,11 @@ pub(crate) fn page(
             let state = controller.lock();
             let groups_only = page.parameter & AnaHeader::GROUPS_ONLY != 0;
             state.ana_counts.log(&state.view, groups_only)
+        }
+        id::RESERVATION_NOTIFICATION => {
+            rearm(RESERVATION_LOG);
+            let log = controller.lock().notices.log(page.retain_event);
+            log.as_bytes().to_vec()
         }
         id::EFFECTS => effects().as_bytes().to_vec(),
         // There is no management endpoint.
@@ -173,7 +180,16 @@ fn effects() -> EffectsLog {
         let effects = effect::SUPPORTED | effect::CONTROLLER;
         EffectsLog::set(&mut log.admin, opcode, effects);
     }
-    for opcode in [opcode::io::READ, opcode::io::FLUSH] {
+    for opcode in [
+        opcode::io::READ,
+        opcode::io::FLUSH,
+        opcode::io::COMPARE,
+        opcode::io::VERIFY,
+        opcode::io::RESERVATION_REGISTER,
+        opcode::io::RESERVATION_REPORT,
+        opcode::io::RESERVATION_ACQUIRE,
+        opcode::io::RESERVATION_RELEASE,
+    ] {
         let effects = effect::SUPPORTED | effect::NAMESPACE;
         EffectsLog::set(&mut log.io, opcode, effects);
     }
@@ -181,6 +197,7 @@ fn effects() -> EffectsLog {
         opcode::io::WRITE,
         opcode::io::WRITE_ZEROES,
         opcode::io::DATASET_MANAGEMENT,
+        opcode::io::COPY,
     ] {
         let effects = effect::SUPPORTED | effect::NAMESPACE | effect::CHANGES_BLOCKS;
         EffectsLog::set(&mut log.io, opcode, effects);

@@ -8,17 +8,22 @@ use roadstead_nvme::{Cqe, FabricsCommand, Sqe, Status, opcode};
 use zerocopy::little_endian::U16;
 
 use crate::admin::AdminQueue;
-use crate::ana::View;
 use crate::connect::{self, Connected};
-use crate::controller::{Controller, Ended, Kind};
+use crate::controller::{Ended, Kind};
 use crate::errors::{self, Marks};
-use crate::io::{self, IoRequest};
+use crate::io::IoRequest;
+use crate::io_queue::IoQueue;
 use crate::registry::Registry;
-use crate::work::{Abandoned, Work};
+use crate::work::{Abandoned, Phase, Work};
 
 /// Names a command in flight on a connection, from the start of its work to its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(pub u16);
+
+impl Tag {
+    /// Of a command that never had a place.
+    pub(crate) const NONE: Self = Self(u16::MAX);
+}
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +76,7 @@ pub enum Decision {
     },
     /// Do this I/O; for a write take its data from the host first.
     Io(IoRequest),
-    /// Keep it until [`Queue::next_event`] completes it.
+    /// Keep it until [`Queue::next_event`] goes on with it, or the I/O of a fused pair ends.
     Hold,
 }
 
@@ -95,19 +100,7 @@ pub struct Queue {
 enum Role {
     Fresh,
     Admin(AdminQueue),
-    Io(IoQueue),
-}
-
-#[derive(Debug)]
-struct IoQueue {
-    controller: Arc<Controller>,
-    qid: u16,
-    /// The enable of the controller that this queue belongs to.
-    enable: u64,
-    view: View,
-    seen_epoch: u64,
-    /// Its host ended it; the answer to that is on its way.
-    is_disconnected: bool,
+    Io(Box<IoQueue>),
 }
 
 impl Queue {
@@ -171,17 +164,17 @@ impl Queue {
         self.marks.set(tag, sqe);
         match &mut self.role {
             Role::Io(queue) if sqe.opcode != opcode::FABRICS => {
-                let decision = io::begin(&queue.view, sqe, data_length);
+                let decision = queue.begin(tag, sqe, data_length);
                 let request = match &decision {
                     Decision::Io(request) => Some(request),
                     _ => None,
                 };
-                self.work.count(request);
+                self.work.count_command(request);
                 decision
             }
             Role::Io(queue) => match FabricsCommand::parse(sqe) {
                 Ok(FabricsCommand::Disconnect) => {
-                    queue.is_disconnected = true;
+                    queue.disconnect();
                     Decision::Complete(Completion::SUCCESS)
                 }
                 Ok(_) => Decision::from(Status::INVALID_OPCODE.dnr()),
@@ -197,56 +190,94 @@ impl Queue {
     }
 
     /// Goes on with a command for which [`Decision::Control`] asked for data.
-    pub fn control(&mut self, sqe: &Sqe, data: &[u8], now_ms: u64) -> Decision {
-        match &self.role {
+    pub fn control(&mut self, tag: Tag, sqe: &Sqe, data: &[u8], now_ms: u64) -> Decision {
+        match &mut self.role {
             Role::Fresh => match connect::connect(&self.registry, sqe, data, self.local, now_ms) {
                 Ok(connected) => self.connected(connected),
                 Err(completion) => Decision::Complete(completion),
             },
-            Role::Io(queue) => {
-                io::deallocate(&queue.view, sqe, data).unwrap_or_else(Decision::from)
-            }
+            Role::Io(queue) => queue.control(tag, sqe, data),
             Role::Admin(_) => Decision::from(Status::INTERNAL),
         }
     }
 
     fn connected(&mut self, connected: Connected) -> Decision {
-        let Connected {
-            controller,
-            request,
-            enable,
-            view,
-        } = connected;
-        let cntlid = controller.identity().cntlid;
+        let request = connected.request;
+        let cntlid = connected.controller.identity().cntlid;
+        let registry = Arc::clone(&self.registry);
         self.entries = u32::from(request.sqsize) + 1;
         self.head = request.has_flow_control().then_some(0);
         self.role = if request.qid == 0 {
-            Role::Admin(AdminQueue::new(Arc::clone(&self.registry), controller))
+            Role::Admin(AdminQueue::new(registry, connected.controller))
         } else {
             let watch = self.work.watch();
-            controller.lock().watch(request.qid, enable, watch);
-            // Anything that changed since Connect looked is seen by the first refresh.
-            let seen_epoch = controller.epoch().wrapping_sub(1);
-            Role::Io(IoQueue {
-                controller,
-                qid: request.qid,
-                enable,
-                view,
-                seen_epoch,
-                is_disconnected: false,
-            })
+            let mut state = connected.controller.lock();
+            state.watch(request.qid, connected.enable, watch);
+            drop(state);
+            Role::Io(Box::new(IoQueue::new(registry, connected)))
         };
         Decision::Complete(Completion::result(u64::from(cntlid)))
     }
 
+    /// A command was refused with this status before the queue saw it. Returns the status to refuse it with.
+    pub fn skip(&mut self, tag: Tag, sqe: &Sqe, status: Status) -> Status {
+        match &mut self.role {
+            Role::Io(queue) => queue.skip(tag, sqe, status),
+            Role::Fresh | Role::Admin(_) => status,
+        }
+    }
+
+    /// The data of a command came damaged; the command is being completed for it.
+    pub fn lose(&mut self, tag: Tag) {
+        if let Role::Io(queue) = &mut self.role {
+            queue.lose(tag);
+        }
+    }
+
+    /// Commands are looked at from now on, until [`Self::leave`]: I/O that is decided about meanwhile counts as in
+    /// flight.
+    pub fn enter(&mut self) {
+        self.work.enter();
+    }
+
+    /// See [`Self::enter`].
+    pub fn leave(&mut self) {
+        self.work.leave();
+    }
+
+    /// Whether an I/O that was decided about earlier may start now.
+    ///
+    /// # Errors
+    /// The status to complete it with.
+    pub fn may_start(&mut self, request: &IoRequest) -> Result<(), Status> {
+        match &mut self.role {
+            Role::Io(queue) => queue.may_start(request),
+            Role::Fresh | Role::Admin(_) => Ok(()),
+        }
+    }
+
     /// An I/O was handed to the rim.
-    pub fn io_begins(&self) {
-        self.work.begin();
+    pub fn io_begins(&mut self) -> Phase {
+        self.work.begin()
     }
 
     /// An I/O came back from the rim.
-    pub fn io_ends(&self) {
-        self.work.end();
+    pub fn io_ends(&mut self, phase: Phase) {
+        self.work.end(phase);
+    }
+
+    /// How the two commands of a fused pair end whose I/O ended with this status; none for other I/O.
+    pub fn pair_end(&mut self, tag: Tag, status: Status) -> Option<[(Tag, Status); 2]> {
+        match &mut self.role {
+            Role::Io(queue) => queue.pair_end(tag, status),
+            Role::Fresh | Role::Admin(_) => None,
+        }
+    }
+
+    /// Whether a command waits for I/O of other hosts: ask [`Self::next_event`] again soon.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        matches!(&self.role, Role::Io(queue) if queue.is_draining())
     }
 
     /// Ends the queue. Keep what is returned until all I/O ended that was handed out.
@@ -254,12 +285,15 @@ impl Queue {
         Abandoned { _work: self.work }
     }
 
-    /// The next held command that an event completes. Ask after [`Self::begin`], [`Self::refresh`] and
-    /// [`Self::tick`].
-    pub fn next_event(&mut self) -> Option<(Tag, Completion)> {
+    /// The next held command that goes on. Ask after [`Self::begin`], [`Self::refresh`] and [`Self::tick`].
+    pub fn next_event(&mut self) -> Option<(Tag, Decision)> {
         match &mut self.role {
-            Role::Admin(queue) => queue.next_event(),
-            Role::Fresh | Role::Io(_) => None,
+            Role::Admin(queue) => {
+                let (tag, completion) = queue.next_event()?;
+                Some((tag, Decision::Complete(completion)))
+            }
+            Role::Io(queue) => queue.next_event(),
+            Role::Fresh => None,
         }
     }
 
@@ -281,7 +315,7 @@ impl Queue {
         let (controller, qid) = match &self.role {
             Role::Fresh => return status,
             Role::Admin(queue) => (queue.controller(), 0),
-            Role::Io(queue) => (&*queue.controller, queue.qid),
+            Role::Io(queue) => (queue.controller(), queue.qid()),
         };
         if controller.identity().kind == Kind::Discovery {
             return status;
@@ -310,36 +344,5 @@ impl Queue {
 impl From<Status> for Decision {
     fn from(status: Status) -> Self {
         Self::Complete(Completion::from(status))
-    }
-}
-
-impl IoQueue {
-    fn refresh(&mut self) -> Result<(), Ended> {
-        if self.is_disconnected {
-            return Err(Ended::Disconnected);
-        }
-        let epoch = self.controller.epoch();
-        if epoch == self.seen_epoch {
-            return Ok(());
-        }
-        let state = self.controller.lock();
-        if let Some(ended) = state.ended {
-            return Err(ended);
-        }
-        if state.enables != self.enable || !state.is_ready() {
-            return Err(Ended::ControllerReset);
-        }
-        self.view = state.view.clone();
-        self.seen_epoch = epoch;
-        Ok(())
-    }
-}
-
-impl Drop for IoQueue {
-    fn drop(&mut self) {
-        let mut state = self.controller.lock();
-        if state.enables == self.enable {
-            state.io_queues.remove(&self.qid);
-        }
     }
 }

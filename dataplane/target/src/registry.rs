@@ -1,5 +1,6 @@
 //! What is served and who is connected: shared by all connections of a target.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roadstead_nvme::Nqn;
 use roadstead_nvme::fabrics::CNTLID_MAX;
+use uuid::Uuid;
 
 use crate::ana::View;
 use crate::controller::{Controller, Ended, Identity, Kind};
 use crate::discovery;
 use crate::limits::{self, ControllerLimits};
-use crate::table::{Subsystem, Table};
-use crate::work::Totals;
+use crate::reservation::{Effects, HostId, Malformed, Reservations};
+use crate::table::{Namespaces, Subsystem, Table};
+use crate::work::{Drain, Totals};
 
 /// The table and the controllers. Cheap to share; its lock is taken by [`Registry::apply`], connects, discovery and
 /// the end of a controller, never for I/O.
@@ -39,6 +42,8 @@ struct State {
     /// Refusals that were reported or will be.
     known_refusals: BTreeSet<Refusal>,
     new_refusals: Vec<Refusal>,
+    /// Of the namespaces that are served or about to be, by their names.
+    reservations: BTreeMap<Uuid, Arc<Reservations>>,
 }
 
 /// A controller, for reports.
@@ -146,6 +151,12 @@ impl Registry {
             let subsystem = subsystems.get(&refusal.subsystem);
             subsystem.is_some_and(|subsystem| !subsystem.access.allows(&refusal.host))
         });
+        let all = table.subsystems().values();
+        let served: BTreeSet<Uuid> = all
+            .flat_map(|subsystem| subsystem.namespaces.values())
+            .map(|namespace| namespace.uuid)
+            .collect();
+        state.reservations.retain(|uuid, _| served.contains(uuid));
         state.table = table;
     }
 
@@ -262,6 +273,54 @@ impl Registry {
         let identity = controller.identity();
         self.lock()
             .is_lingering(&identity.subsystem, &identity.host, identity.host_id)
+    }
+
+    /// Gives a namespace the reservations that were kept with its volume. Call this before [`Self::apply`] with a table
+    /// that serves it; while it is served already, this does nothing.
+    ///
+    /// # Errors
+    /// The bytes cannot be read; the namespace begins without reservations.
+    pub fn restore_reservations(&self, namespace: Uuid, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut state = self.lock();
+        if let Entry::Vacant(place) = state.reservations.entry(namespace) {
+            place.insert(Arc::new(Reservations::restored(bytes)?));
+        }
+        Ok(())
+    }
+
+    /// The reservations of namespaces, by identifier.
+    pub(crate) fn reservations(&self, namespaces: &Namespaces) -> Vec<(u32, Arc<Reservations>)> {
+        let mut state = self.lock();
+        let mut of = |uuid| Arc::clone(state.reservations.entry(uuid).or_default());
+        let all = namespaces.iter();
+        all.map(|(nsid, namespace)| (*nsid, of(namespace.uuid)))
+            .collect()
+    }
+
+    /// Tells hosts what a change of a namespace's reservations means to them.
+    pub(crate) fn tell(&self, namespace: Uuid, effects: &Effects) {
+        if effects.notices.is_empty() {
+            return;
+        }
+        for controller in self.lock().controllers.values() {
+            let host = controller.identity().host_id;
+            for (_, notice) in effects.notices.iter().filter(|(to, _)| *to == host) {
+                controller.reservation_changed(namespace, *notice);
+            }
+        }
+    }
+
+    /// A wait for all I/O in flight of these hosts, but not of `except`.
+    pub(crate) fn drain(&self, hosts: &BTreeSet<HostId>, except: HostId) -> Drain {
+        let state = self.lock();
+        let mut drain = Drain::default();
+        for controller in state.controllers.values().chain(&state.lingering) {
+            let host = controller.identity().host_id;
+            if host != except && hosts.contains(&host) {
+                controller.lock().drain(&mut drain);
+            }
+        }
+        drain
     }
 
     /// The controller with this identifier.

@@ -255,6 +255,7 @@ fn io_gets_the_status_of_its_path() {
             nsid: 1,
             blocks: Blocks { start: 0, count: 1 },
             fua: false,
+            all: false,
             deallocate: false,
         };
         assert_eq!(io.run(zero.encode(0), &[]).status, expected, "{state:?}");

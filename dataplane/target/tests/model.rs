@@ -93,6 +93,7 @@ fn options() -> impl Strategy<Value = (Options, Option<usize>)> {
                 immediate,
                 reluctant,
                 entries: 64,
+                ..Options::default()
             };
             (options, buffers)
         },
@@ -173,6 +174,7 @@ fn begin(host: &mut Host, step: &Step) -> Option<u16> {
                 blocks,
                 fua: false,
                 deallocate: true,
+                all: false,
             }
             .encode(0);
             Some(host.start(sqe, &[]))

@@ -115,8 +115,8 @@ fn data_that_was_not_asked_for() {
     let rows: [(&str, Change, FatalStatus, u32); 6] = [
         ("tag", |data| data.tag += 1, field, 10),
         ("command", |data| data.cid += 1, field, 8),
-        ("gap", |data| data.offset = 4, range, 12),
-        ("too much", |data| data.length = 1028, range, 16),
+        ("gap", |data| data.offset = 4, range, 0),
+        ("too much", |data| data.length = 1028, range, 0),
         ("end too early", |data| data.length = 512, field, 1),
         ("tag that cannot be", |data| data.tag = 0xffff, field, 10),
     ];

@@ -285,10 +285,15 @@ impl PduReader {
             _ => self.settings.max_data,
         };
         if data > limit {
-            return Err(invalid(
-                offset::PLEN,
-                "PDU carries more data than was agreed",
-            ));
+            let refusal = invalid(offset::PLEN, "PDU carries more data than was agreed");
+            return Err(match common.kind {
+                kind::H2C_DATA => Fatal {
+                    status: FatalStatus::LIMIT_EXCEEDED,
+                    information: 0,
+                    ..refusal
+                },
+                _ => refusal,
+            });
         }
         Ok(Shape {
             common,

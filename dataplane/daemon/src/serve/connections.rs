@@ -327,8 +327,8 @@ impl Connections {
         }
     }
 
-    /// Hands the ends of I/O to their connections, and goes on with what waits. Says whether a drive's queue is
-    /// full.
+    /// Hands the ends of I/O to their connections, and goes on with what waits. Says whether it must be called again
+    /// in a moment.
     pub(super) fn settle(&mut self, io: &mut Io) -> bool {
         self.jobs.retry(io);
         loop {
@@ -342,7 +342,13 @@ impl Connections {
                 break;
             }
         }
-        self.jobs.has_refused()
+        self.jobs.must_poll() || self.waiting.iter().any(|index| self.is_draining(*index))
+    }
+
+    fn is_draining(&self, index: usize) -> bool {
+        let served = self.slots.get(index).and_then(Option::as_ref);
+        let core = served.and_then(|served| served.core.as_ref());
+        core.is_some_and(Connection::is_draining)
     }
 
     fn complete(&mut self, io: &mut Io, done: Done) {

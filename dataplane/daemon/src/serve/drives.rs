@@ -39,6 +39,8 @@ pub(super) struct Sync {
 /// A namespace, as this reactor serves it.
 pub(super) struct Namespace {
     pub(super) reader: VolumeReader,
+    /// For what is sent from where it lies: hosts may take their time.
+    pub(super) lender: VolumeReader,
     pub(super) drive: Rc<Drive>,
     counters: VolumeCounters,
     reactor: usize,
@@ -98,9 +100,9 @@ impl Drives {
                 drive
             }
         };
-        let reader = namespace.volume.reader();
         Some(Rc::new(Namespace {
-            reader,
+            reader: namespace.volume.reader(),
+            lender: namespace.volume.lender(),
             drive,
             counters,
             reactor,

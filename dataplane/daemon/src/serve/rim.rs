@@ -65,7 +65,7 @@ pub(super) struct Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(in_flight) = self.in_flight.take() {
-            self.namespace.reader.end(in_flight);
+            self.namespace.lender.end(in_flight);
         }
     }
 }
@@ -79,7 +79,7 @@ impl Lender for Namespace {
     }
 
     fn returned(&self, receipt: u8) {
-        self.reader.end_by_receipt(receipt);
+        self.lender.end_by_receipt(receipt);
     }
 }
 
@@ -134,15 +134,17 @@ fn gone(_: LookupError) -> IoError {
     IoError::Gone
 }
 
+/// `None` while another I/O has the volume for itself.
 fn read(
     namespace: &Namespace,
     memory: &SharedMemory,
     request: &IoRequest,
     into: &mut [u8],
-) -> IoResult {
+) -> Option<IoResult> {
     let reader = &namespace.reader;
     let in_flight = reader.begin();
     let segments = reader.lookup(&in_flight, request.offset, u64::from(request.length));
+    let is_busy = matches!(segments, Err(LookupError::Busy));
     let result = segments.map_err(gone).and_then(|mut segments| {
         segments.try_for_each(|segment| {
             let start = index(segment.offset - request.offset);
@@ -159,19 +161,19 @@ fn read(
         })
     });
     reader.end(in_flight);
-    result
+    (!is_busy).then_some(result)
 }
 
-/// `None` when the range is not in one place.
+/// `None` when the range is not in one place, or while another I/O has the volume for itself.
 fn lend(namespace: &Rc<Namespace>, request: &IoRequest) -> Option<Lent> {
-    let in_flight = namespace.reader.begin();
+    let in_flight = namespace.lender.begin();
     let mut lent = Lent {
         namespace: Rc::clone(namespace),
         offset_bytes: 0,
         in_flight: None,
     };
     let length = u64::from(request.length);
-    let segments = namespace.reader.lookup(&in_flight, request.offset, length);
+    let segments = namespace.lender.lookup(&in_flight, request.offset, length);
     let first = segments.ok().and_then(|mut segments| segments.next());
     lent.in_flight = Some(in_flight);
     let first = first.filter(|segment| segment.len == length)?;
@@ -179,7 +181,7 @@ fn lend(namespace: &Rc<Namespace>, request: &IoRequest) -> Option<Lent> {
     Some(lent)
 }
 
-/// `None` when something has no place yet.
+/// `None` when something has no place yet, or while another I/O has the volume for itself.
 fn write(
     namespace: &Namespace,
     memory: &SharedMemory,
@@ -192,8 +194,9 @@ fn write(
     }
     let in_flight = reader.begin();
     let segments = reader.lookup(&in_flight, request.offset, u64::from(request.length));
-    let result = match segments.map_err(gone) {
-        Err(error) => Some(Err(error)),
+    let result = match segments {
+        Err(LookupError::Busy) => None,
+        Err(error) => Some(Err(gone(error))),
         Ok(segments)
             if segments
                 .clone()
@@ -260,7 +263,7 @@ impl tcp::Rim for Storage {
         let Path::Memory(memory) = &namespace.drive.path else {
             return None;
         };
-        let result = read(namespace, memory, request, into);
+        let result = read(namespace, memory, request, into)?;
         count(namespace, result, |counters| {
             counters.read(u64::from(request.length))
         });

@@ -199,6 +199,13 @@ impl Server {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (volumes, table) = served.set_exports(exports, &self.shared.counters)?;
+        for served in volumes.values() {
+            let volume = &served.namespace.volume;
+            let registry = &self.shared.registry;
+            if let Err(error) = registry.restore_reservations(volume.uuid(), &volume.note()) {
+                tracing::error!(volume = volume.name(), %error, "a volume begins without reservations");
+            }
+        }
         // First the volumes, then who may use them: no host is let in to a volume that a reactor does not know.
         self.tell_all(|done| Message::Volumes {
             volumes: Arc::clone(&volumes),

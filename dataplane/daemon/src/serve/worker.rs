@@ -47,7 +47,7 @@ pub(super) enum Message {
 const TICK: Duration = Duration::from_secs(1);
 /// A controller's end on one connection reaches its others after this time, so that many ends are one message.
 const REFRESH_DELAY: Duration = Duration::from_millis(10);
-/// Until a command is handed over again that found its drive's queue full.
+/// Until something is tried again that nothing tells about.
 const RETRY_DELAY: Duration = Duration::from_millis(1);
 /// How long commands in flight have to end when the server stops.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -258,8 +258,8 @@ impl Handler for Worker {
     }
 
     fn turn_end(&mut self, io: &mut Io) {
-        let queue_is_full = self.connections.settle(io);
-        if queue_is_full && !std::mem::replace(&mut self.retrying, true) {
+        let must_poll = self.connections.settle(io);
+        if must_poll && !std::mem::replace(&mut self.retrying, true) {
             self.set_timer(io, RETRY_DELAY, TIMER_RETRY);
         }
         if self.drives.len() > 0 && self.connections.jobs.active() == 0 {

@@ -259,6 +259,7 @@ impl Memory {
                 self.0.flushes.fetch_add(1, Ordering::Relaxed);
             }
             IoOp::Deallocate { .. } => {}
+            other => panic!("no host here sends {other:?}"),
         }
         Ok(())
     }

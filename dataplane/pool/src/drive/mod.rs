@@ -55,6 +55,9 @@ impl<T> Drop for Reply<T> {
     }
 }
 
+/// Gives the bytes of a note. Notes are written in the order in which these are called.
+pub type NoteSource = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// What the drive's thread can be asked for.
 pub enum Command {
     /// Make a volume; answered when durable.
@@ -67,6 +70,8 @@ pub enum Command {
     Allocate(Uuid, Range<u32>, Reply<()>),
     /// Make extents of a volume holes ([`Volume::whole_extents`]); answered when they are.
     Deallocate(Uuid, Range<u32>, Reply<()>),
+    /// Replace what the layer above keeps with a volume by what this gives when its turn comes; answered when durable.
+    Note(Uuid, NoteSource, Reply<()>),
     /// Use what the medium has grown by, after making a file at least so large, bytes; answered when durable.
     GrowDrive(u64, Reply<()>),
     /// Make everything answered so far durable.

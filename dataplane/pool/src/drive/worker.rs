@@ -135,6 +135,7 @@ impl Worker {
             Command::Deallocate(uuid, extents, reply) => {
                 reply.send(self.pool.deallocate(uuid, extents).map(drop));
             }
+            Command::Note(uuid, bytes, reply) => reply.send(self.pool.set_note(uuid, bytes())),
             Command::GrowDrive(size_bytes, reply) => reply.send(self.pool.grow_drive(size_bytes)),
             Command::Sync(reply) => reply.send(self.pool.sync()),
             Command::Check(reply) => reply.send(self.pool.check_drive()),

@@ -7,6 +7,7 @@
 //! 3 delete  uuid[16]
 //! 4 map     uuid[16] { first[4] physical[4] count[4] }..
 //! 5 unmap   uuid[16] first[4] count[4]
+//! 6 note    uuid[16] bytes[..]
 //! ```
 
 use thiserror::Error;
@@ -18,6 +19,8 @@ use crate::volume::{BlockSize, VolumeSpec};
 pub const MAX_RUNS: usize = 256;
 /// Longest name of a volume, bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+/// Longest note, bytes.
+pub const MAX_NOTE_BYTES: usize = 2048;
 
 /// Extents of a volume that lie side by side on the drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,13 @@ pub enum Record {
         /// How many.
         count: u32,
     },
+    /// A volume has another note.
+    Note {
+        /// The volume.
+        uuid: Uuid,
+        /// At most [`MAX_NOTE_BYTES`]; none for no note.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Bytes that a checksum covers are no record: written by something else, or a defect.
@@ -90,6 +100,7 @@ impl Record {
             Self::Delete { uuid } => (3, *uuid),
             Self::Map { uuid, .. } => (4, *uuid),
             Self::Unmap { uuid, .. } => (5, *uuid),
+            Self::Note { uuid, .. } => (6, *uuid),
         };
         to.extend(kind.to_le_bytes());
         to.extend([0; 2]);
@@ -112,6 +123,7 @@ impl Record {
                 to.extend(first.to_le_bytes());
                 to.extend(count.to_le_bytes());
             }
+            Self::Note { bytes, .. } => to.extend(bytes),
         }
         let len = u16::try_from(to.len() - start - 4).unwrap_or(u16::MAX);
         if let Some(place) = to.get_mut(start + 2..start + 4) {
@@ -165,6 +177,10 @@ impl Record {
                     count: u32::from_le_bytes(take(&mut body)?),
                 }
             }
+            6 => Self::Note {
+                uuid,
+                bytes: std::mem::take(&mut body).to_vec(),
+            },
             _ => return None,
         };
         body.is_empty().then_some(record)

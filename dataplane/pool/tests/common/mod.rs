@@ -32,6 +32,8 @@ pub struct ModelVolume {
     /// The first is durable, the last is now.
     pub sizes: Vec<u64>,
     pub sectors: Sectors,
+    /// What is kept with it: the first is durable, the last is now. Empty for nothing.
+    pub notes: Vec<Vec<u8>>,
     /// A deletion was asked for and not acknowledged: it may be there or not.
     pub may_be_gone: bool,
     /// A creation was asked for and not acknowledged.
@@ -110,6 +112,7 @@ impl Rig {
         }
         let model = ModelVolume {
             sizes: vec![size_bytes],
+            notes: vec![Vec::new()],
             may_not_be: result.is_err(),
             ..Default::default()
         };
@@ -143,6 +146,22 @@ impl Rig {
         sizes.push(size_bytes);
         if result.is_ok() {
             *sizes = vec![size_bytes];
+        }
+        self.survived(result)
+    }
+
+    pub fn note(&mut self, uuid: Uuid, len: usize) -> Result<(), PowerCut> {
+        self.next_value += 1;
+        let mut bytes = self.next_value.to_le_bytes().repeat(len.div_ceil(8));
+        bytes.truncate(len);
+        let result = self.pool.set_note(uuid, bytes.clone());
+        if matches!(result, Err(PoolError::NoRoomForNote)) {
+            return Ok(());
+        }
+        let notes = &mut self.model.get_mut(&uuid).unwrap().notes;
+        notes.push(bytes);
+        if result.is_ok() {
+            notes.drain(..notes.len() - 1);
         }
         self.survived(result)
     }
@@ -268,6 +287,7 @@ impl Rig {
                 .volume(*uuid)
                 .expect("an acknowledged volume is there");
             assert_eq!(volume.size_bytes(), *model.sizes.last().unwrap());
+            assert_eq!(&volume.note(), model.notes.last().unwrap());
             for (n, value) in read_all(&*self.sim, &volume).into_iter().enumerate() {
                 let expected = model
                     .sectors
@@ -342,6 +362,8 @@ impl Rig {
         for (uuid, model) in &mut self.model {
             let volume = self.pool.volume(*uuid).unwrap();
             assert!(model.sizes.contains(&volume.size_bytes()));
+            let note = volume.note();
+            assert!(model.notes.contains(&note));
             *model = survivors(&self.sim, &volume, model);
         }
         self.check_numbers();
@@ -363,6 +385,7 @@ fn survivors(sim: &SimMedia, volume: &Arc<Volume>, model: &ModelVolume) -> Model
     ModelVolume {
         sizes: vec![volume.size_bytes()],
         sectors,
+        notes: vec![volume.note()],
         ..Default::default()
     }
 }

@@ -7,8 +7,7 @@ use roadstead_tcp::{FatalStatus, Pdu};
 use super::io::{copy_to, size};
 use super::slot::{Control, Slot};
 use super::{Close, Connection, Output, Rim, Sink, Turn};
-use crate::io::IoOp;
-use crate::queue::{Decision, Tag};
+use crate::queue::Tag;
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     /// Data that was asked for comes.
@@ -48,21 +47,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         }
         let range = FatalStatus::DATA_OUT_OF_RANGE;
         if data.offset != received {
-            return Err(self.fatal(
-                range,
-                offset::DATA_OFFSET,
-                "data does not follow what came before",
-                &pdu,
-            ));
+            let what = "data does not follow what came before";
+            return Err(self.fatal(range, 0, what, &pdu));
         }
         let left = length.saturating_sub(received);
         if data.length > left {
-            return Err(self.fatal(
-                range,
-                offset::DATA_LENGTH,
-                "more data than was asked for",
-                &pdu,
-            ));
+            let what = "more data than was asked for";
+            return Err(self.fatal(range, 0, what, &pdu));
         }
         if data.last && data.length != left {
             return Err(self.fatal(field, offset::FLAGS, "the last data comes too early", &pdu));
@@ -146,7 +137,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                 }
                 self.asked = self.asked.saturating_sub(usize::from(asked));
                 if intact {
-                    self.submit(tag, cid, request, Some(buffer), turn.rim);
+                    self.submit(tag, cid, request, Some(buffer), turn);
                 } else {
                     self.buffered = self.buffered.saturating_sub(size(request.length));
                     self.digest_error(tag, cid, turn.out);
@@ -177,20 +168,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         let cid = control.cid;
         self.asked = self.asked.saturating_sub(usize::from(control.asked));
         if !control.intact {
+            self.queue.lose(tag);
             self.digest_error(tag, cid, turn.out);
             return;
         }
-        match self.queue.control(&control.sqe, &control.data, turn.now_ms) {
-            Decision::Complete(completion) => self.complete_command(tag, cid, completion, turn.out),
-            Decision::Io(request) if !matches!(request.op, IoOp::Read | IoOp::Write) => {
-                self.submit(tag, cid, request, None, turn.rim);
-            }
-            Decision::Io(_)
-            | Decision::Reply { .. }
-            | Decision::Control { .. }
-            | Decision::Hold => {
-                self.complete_command(tag, cid, Status::INTERNAL.into(), turn.out);
-            }
-        }
+        let (sqe, data) = (&control.sqe, &control.data);
+        let decision = self.queue.control(tag, sqe, data, turn.now_ms);
+        self.go_on(tag, cid, decision, turn);
     }
 }

@@ -5,6 +5,7 @@ use roadstead_nvme::Status;
 use super::slot::Slot;
 use super::{Connection, Output, Rim, Sink, Turn};
 use crate::io::{IoOp, IoRequest, IoResult};
+use crate::io_queue::status;
 use crate::limits;
 use crate::queue::{Completion, Tag};
 
@@ -33,13 +34,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             cid,
             is_read,
             length,
+            phase,
         } = self.slots.take(tag)
         else {
             return;
         };
-        self.queue.io_ends();
+        self.queue.io_ends(phase);
         self.buffered = self.buffered.saturating_sub(size(length));
         match (result, buffer) {
+            (result, _) if length == 0 && !is_read => {
+                self.end(tag, cid, status(result), turn.out);
+            }
             (Ok(()), Some(buffer)) if is_read => {
                 self.reply_buffer(tag, cid, buffer, length, turn.out)
             }
@@ -61,12 +66,30 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         O: Output<B>,
     {
         // What a controller that ended has waiting must not start any more.
+        self.queue.enter();
         let is_over = self.is_closed || self.queue.refresh().is_err();
+        if !is_over {
+            self.report_events(turn);
+        }
+        self.resume_waiting(is_over, turn);
+        self.queue.leave();
+    }
+
+    fn resume_waiting<R, O>(&mut self, is_over: bool, turn: &mut Turn<'_, R, O>)
+    where
+        R: Rim<Buffer = B>,
+        O: Output<B>,
+    {
         while let (Some(&tag), false) = (self.waiting.front(), is_over) {
             let Slot::Waiting { cid, request, data } = self.slots.take(tag) else {
                 self.waiting.pop_front();
                 continue;
             };
+            if let Err(status) = self.queue.may_start(&request) {
+                self.waiting.pop_front();
+                self.complete_command(tag, cid, status.into(), turn.out);
+                continue;
+            }
             if let Err((request, data)) = self.start(tag, cid, request, data, turn) {
                 self.slots.set(tag, Slot::Waiting { cid, request, data });
                 return;
@@ -102,9 +125,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         match data {
             Some(data) => {
                 copy_to(&mut buffer, 0, &data);
-                self.submit(tag, cid, request, Some(buffer), turn.rim);
+                self.submit(tag, cid, request, Some(buffer), turn);
             }
-            None if is_read => self.submit(tag, cid, request, Some(buffer), turn.rim),
+            None if is_read => self.submit(tag, cid, request, Some(buffer), turn),
             None => {
                 let length = request.length;
                 self.slots.set(
@@ -240,7 +263,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         self.sink = Sink::Slot(tag);
         let length = size(request.length);
         let whole = length + self.writer.data_digest_bytes();
-        let slot = if at_hand >= whole && rim.is_immediate(request.volume) {
+        let is_direct = at_hand >= whole && request.op == IoOp::Write;
+        let slot = if is_direct && rim.is_immediate(request.volume) {
             Slot::Direct { cid, request }
         } else if let Some(buffer) = rim.allocate(length) {
             self.buffered += length;
@@ -285,7 +309,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                 };
                 self.buffered += size(request.length);
                 copy_to(&mut buffer, 0, data);
-                self.submit(tag, cid, request, Some(buffer), turn.rim);
+                self.submit(tag, cid, request, Some(buffer), turn);
             }
         }
     }
@@ -305,30 +329,51 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         self.start_or_wait(tag, cid, request, Some(data), turn);
     }
 
-    /// Hands an I/O to the rim. The bytes of its buffer are counted already.
-    pub(super) fn submit<R>(
+    /// Hands an I/O to the rim, unless its host has lost the right to it. The bytes of its buffer are counted already.
+    pub(super) fn submit<R, O>(
         &mut self,
         tag: Tag,
         cid: u16,
         request: IoRequest,
         buffer: Option<B>,
-        rim: &mut R,
+        turn: &mut Turn<'_, R, O>,
     ) where
         R: Rim<Buffer = B>,
+        O: Output<B>,
     {
         let is_read = request.op == IoOp::Read;
         // What carries no data has no buffer to count.
         let length = if buffer.is_some() { request.length } else { 0 };
+        if let Err(status) = self.queue.may_start(&request) {
+            self.buffered = self.buffered.saturating_sub(size(length));
+            self.end(tag, cid, status, turn.out);
+            return;
+        }
+        let phase = self.queue.io_begins();
         self.slots.set(
             tag,
             Slot::Io {
                 cid,
                 is_read,
                 length,
+                phase,
             },
         );
-        self.queue.io_begins();
-        rim.submit(tag, request, buffer);
+        turn.rim.submit(tag, request, buffer);
+    }
+
+    /// A command's I/O without data ended, or both commands' of a fused pair.
+    fn end<O: Output<B>>(&mut self, tag: Tag, cid: u16, status: Status, out: &mut O) {
+        let Some(halves) = self.queue.pair_end(tag, status) else {
+            self.complete_command(tag, cid, status.into(), out);
+            return;
+        };
+        self.slots.set(tag, Slot::Held { cid });
+        for (half, status) in halves {
+            if let Slot::Held { cid } = self.slots.take(half) {
+                self.complete_command(half, cid, status.into(), out);
+            }
+        }
     }
 }
 

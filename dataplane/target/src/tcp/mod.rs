@@ -21,7 +21,7 @@ use crate::limits;
 use crate::queue::{Completion, Decision, Queue, Tag};
 use crate::registry::Registry;
 use crate::work::Abandoned;
-use slot::{Control, Slot, Slots};
+use slot::{Control, NoSlot, Slot, Slots};
 
 /// One connection: one queue. Owned by one reactor; see the crate's documentation for how to drive it.
 #[derive(Debug)]
@@ -71,10 +71,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         }
     }
 
-    /// Whether commands wait for a buffer or for room in the output: call [`Self::resume`] when there may be some.
+    /// Whether commands wait for a buffer or for room in the output, or [`Self::is_draining`]: call [`Self::resume`]
+    /// when there may be some.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.is_draining()
+    }
+
+    /// Whether a command waits for the end of other hosts' I/O, which nothing tells about: call [`Self::resume`] every
+    /// millisecond or so.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.queue.is_draining()
     }
 
     /// Commands in flight.
@@ -106,7 +114,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             return Err(Close::Closed);
         }
         self.received_ms = turn.now_ms;
+        self.queue.enter();
         let result = self.receive_events(input, turn);
+        self.queue.leave();
         self.close_on_error(result, turn)
     }
 
@@ -126,7 +136,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         let result = self.check_time(turn.now_ms);
         let result = result.and_then(|()| self.queue.tick(turn.now_ms).map_err(Close::Ended));
         if result.is_ok() {
-            self.report_events(turn.out);
+            self.report_events(turn);
         }
         self.close_on_error(result, turn)
     }
@@ -171,7 +181,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         let mut direct: &[u8] = &[];
         loop {
             if turn.out.pending() >= limits::OUTPUT_BYTES_MAX && self.reader.is_between_pdus() {
-                self.report_events(turn.out);
+                self.report_events(turn);
                 let flow = if input.is_empty() {
                     Flow::Open
                 } else {
@@ -201,7 +211,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                 Some(Event::DataEnd { intact }) => self.data_end(intact, direct, turn),
             }
         }
-        self.report_events(turn.out);
+        self.report_events(turn);
         Ok(Flow::Open)
     }
 
@@ -267,23 +277,29 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         R: Rim<Buffer = B>,
         O: Output<B>,
     {
-        let Some(tag) = self.slots.allocate(self.queue.entries()) else {
-            let pdu = Pdu::CapsuleCmd {
-                sqe: *sqe,
-                data_length,
-            };
-            return Err(self.fatal(
-                FatalStatus::SEQUENCE,
-                0,
-                "more commands than the queue has entries",
-                &pdu,
-            ));
-        };
         self.sink = Sink::Discard;
         let cid = sqe.cid.get();
+        let tag = match self.slots.allocate(self.queue.entries(), cid) {
+            Ok(tag) => tag,
+            Err(NoSlot::Conflict) => {
+                let conflict = Status::COMMAND_ID_CONFLICT.dnr();
+                let cqe = self.queue.cqe(Tag::NONE, cid, conflict.into());
+                self.send(&Pdu::CapsuleResp(cqe), turn.out);
+                return Ok(());
+            }
+            Err(NoSlot::Full) => {
+                let pdu = Pdu::CapsuleCmd {
+                    sqe: *sqe,
+                    data_length,
+                };
+                let what = "more commands than the queue has entries";
+                return Err(self.fatal(FatalStatus::SEQUENCE, 0, what, &pdu));
+            }
+        };
         let pointer = match check_pointer(sqe, data_length) {
             Ok(pointer) => pointer,
             Err(status) => {
+                let status = self.queue.skip(tag, sqe, status);
                 self.complete_command(tag, cid, status.into(), turn.out);
                 return Ok(());
             }
@@ -316,28 +332,48 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             }
             Decision::Io(request) => match (&request.op, is_in_capsule) {
                 (IoOp::Read, true) => {
-                    self.complete_command(
-                        tag,
-                        cid,
-                        Status::SGL_TYPE_INVALID.dnr().into(),
-                        turn.out,
-                    );
+                    let status = Status::SGL_TYPE_INVALID.dnr();
+                    self.complete_command(tag, cid, status.into(), turn.out);
                 }
                 (IoOp::Read, false) => self.read(tag, cid, request, turn),
-                (IoOp::Write, true) => self.write_in_capsule(tag, cid, request, at_hand, turn.rim),
-                (IoOp::Write, false) => self.write(tag, cid, request, turn),
-                (IoOp::Flush | IoOp::WriteZeroes { .. } | IoOp::Deallocate { .. }, _) => {
-                    self.submit(tag, cid, request, None, turn.rim);
+                (IoOp::Write | IoOp::Compare, true) => {
+                    self.write_in_capsule(tag, cid, request, at_hand, turn.rim);
                 }
+                (IoOp::Write | IoOp::Compare, false) => self.write(tag, cid, request, turn),
+                _ => self.submit(tag, cid, request, None, turn),
             },
         }
         Ok(())
     }
 
-    fn report_events<O: Output<B>>(&mut self, out: &mut O) {
-        while let Some((tag, completion)) = self.queue.next_event() {
+    fn report_events<R, O>(&mut self, turn: &mut Turn<'_, R, O>)
+    where
+        R: Rim<Buffer = B>,
+        O: Output<B>,
+    {
+        while let Some((tag, decision)) = self.queue.next_event() {
             if let Slot::Held { cid } = self.slots.take(tag) {
-                self.complete_command(tag, cid, completion, out);
+                self.go_on(tag, cid, decision, turn);
+            }
+        }
+    }
+
+    /// Goes on with a command that was held, or whose data came.
+    fn go_on<R, O>(&mut self, tag: Tag, cid: u16, decision: Decision, turn: &mut Turn<'_, R, O>)
+    where
+        R: Rim<Buffer = B>,
+        O: Output<B>,
+    {
+        match decision {
+            Decision::Complete(completion) => self.complete_command(tag, cid, completion, turn.out),
+            Decision::Hold => self.slots.set(tag, Slot::Held { cid }),
+            Decision::Io(request)
+                if !matches!(request.op, IoOp::Read | IoOp::Write | IoOp::Compare) =>
+            {
+                self.submit(tag, cid, request, None, turn);
+            }
+            Decision::Io(_) | Decision::Reply { .. } | Decision::Control { .. } => {
+                self.complete_command(tag, cid, Status::INTERNAL.into(), turn.out);
             }
         }
     }

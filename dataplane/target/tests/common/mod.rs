@@ -11,8 +11,8 @@ use roadstead_nvme::property::{self, Configuration};
 use roadstead_nvme::{AdminCommand, Cqe, DataPointer, FabricsCommand, IoCommand, Nqn, Sqe, Status};
 use roadstead_target::tcp::{Close, Connection, Flow, Output, Rim, Turn};
 use roadstead_target::{
-    Access, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace, Registry, Subsystem, Table,
-    Tag, VolumeKey,
+    Access, BlockSize, ByteRange, IoError, IoOp, IoRequest, IoResult, Namespace, Registry,
+    Subsystem, Table, Tag, VolumeKey,
 };
 use roadstead_tcp::pdu::{H2cData, IcReq, alignment_bytes};
 use roadstead_tcp::{Event, Pdu, PduReader, PduWriter, Role, Settings};
@@ -87,6 +87,8 @@ pub struct Memory {
     pub pending: VecDeque<(Tag, IoRequest, Option<Vec<u8>>)>,
     /// What the next I/O fails with.
     pub failure: Option<IoError>,
+    /// The reservations that were kept last.
+    pub saved: Option<Vec<u8>>,
     pub requests: Vec<IoRequest>,
 }
 
@@ -118,12 +120,30 @@ impl Memory {
         match &request.op {
             IoOp::Read => buffer[..length].copy_from_slice(place),
             IoOp::Write => place.copy_from_slice(&buffer[..length]),
+            IoOp::Compare if *place == buffer[..length] => {}
+            IoOp::CompareAndWrite { expected, new } if *place == **expected => {
+                place.copy_from_slice(new);
+            }
+            IoOp::Compare | IoOp::CompareAndWrite { .. } => return Err(IoError::Miscompare),
             IoOp::WriteZeroes { .. } => place.fill(0),
-            IoOp::Flush => {}
+            IoOp::ZeroAll => self.range(request, 0, BLOCKS * BLOCK).fill(0),
+            IoOp::Flush | IoOp::Verify => {}
             IoOp::Deallocate { ranges } => {
                 for range in ranges {
                     self.range(request, range.offset, range.length).fill(0);
                 }
+            }
+            IoOp::Copy { sources } => {
+                let of = |range: &ByteRange| (range.offset, range.length);
+                let mut all = Vec::new();
+                for (offset, length) in sources.iter().map(of) {
+                    all.extend_from_slice(self.range(request, offset, length));
+                }
+                let place = self.range(request, request.offset, u64::from(request.length));
+                place.copy_from_slice(&all);
+            }
+            IoOp::SaveReservations { reservations } => {
+                self.saved = Some(reservations.0.to_bytes());
             }
         }
         Ok(())
@@ -214,6 +234,8 @@ pub struct Options {
     pub immediate: bool,
     pub reluctant: bool,
     pub entries: u16,
+    /// Every byte of its identifier.
+    pub host: u8,
 }
 
 impl Default for Options {
@@ -229,6 +251,7 @@ impl Default for Options {
             immediate: false,
             reluctant: false,
             entries: 32,
+            host: 5,
         }
     }
 }
@@ -374,7 +397,7 @@ impl Host {
     }
 
     pub fn connect(&mut self, qid: u16, cntlid: u16, subsystem: &str, host: &str) -> Done {
-        let data = ConnectData::new([5; 16], cntlid, &nqn(subsystem), &nqn(host));
+        let data = ConnectData::new([self.options.host; 16], cntlid, &nqn(subsystem), &nqn(host));
         self.connect_with(qid, self.options.entries - 1, &data)
     }
 

@@ -1,9 +1,11 @@
 //! Reads, writes and zeroes.
 
+use roadstead_pool::{InFlight, LookupError, Segments, VolumeReader};
 use roadstead_ring::{BUF_MAX_BYTES, Extent, FileDone, Io, NotStarted};
-use roadstead_target::{IoError, IoResult};
+use roadstead_target::IoError;
 
 use super::super::drives::{Namespace, Path};
+use super::program::Program;
 use super::{Job, JobId, Jobs, Stage, Work, errors};
 
 /// Rounds of asking for places and finding them taken away again by deallocations.
@@ -20,6 +22,27 @@ enum Places {
     Found,
     /// Something that is to be written has no place.
     Missing,
+    /// Another job has the volume for itself.
+    Busy,
+}
+
+/// Looks the range of a job up, under its program's claim if it has one.
+fn lookup<'a>(
+    reader: &'a VolumeReader,
+    program: Option<&Program>,
+    in_flight: &InFlight,
+    offset: u64,
+    len: u64,
+) -> Result<Option<Segments<'a>>, IoError> {
+    let found = match program.and_then(Program::exclusive) {
+        Some(exclusive) => reader.lookup_exclusive(in_flight, exclusive, offset, len),
+        None => reader.lookup(in_flight, offset, len),
+    };
+    match found {
+        Ok(segments) => Ok(Some(segments)),
+        Err(LookupError::Busy) => Ok(None),
+        Err(error) => Err(errors::of_lookup(error)),
+    }
 }
 
 impl Job {
@@ -30,10 +53,10 @@ impl Job {
         let namespace = self.namespace.as_ref().ok_or(IoError::Gone)?;
         let buf = self.buf.as_mut().ok_or(IoError::Unavailable)?;
         let in_flight = self.in_flight.insert(namespace.reader.begin());
-        let segments = namespace
-            .reader
-            .lookup(in_flight, self.offset, self.len)
-            .map_err(errors::of_lookup)?;
+        let (reader, program) = (&namespace.reader, self.program.as_deref());
+        let Some(segments) = lookup(reader, program, in_flight, self.offset, self.len)? else {
+            return Ok(Places::Busy);
+        };
         let is_read = self.work == Work::Read;
         if !is_read
             && segments
@@ -69,14 +92,14 @@ impl Job {
 
     /// Counts the job in and finds what of its range has to be written to make it zero. Pieces in memory are
     /// zeroed at once.
-    fn find_mapped(&mut self, extents: &mut Vec<Extent>) -> IoResult {
+    fn find_mapped(&mut self, extents: &mut Vec<Extent>) -> Result<Places, IoError> {
         extents.clear();
         let namespace = self.namespace.as_ref().ok_or(IoError::Gone)?;
         let in_flight = self.in_flight.insert(namespace.reader.begin());
-        let segments = namespace
-            .reader
-            .lookup(in_flight, self.offset, self.len)
-            .map_err(errors::of_lookup)?;
+        let (reader, program) = (&namespace.reader, self.program.as_deref());
+        let Some(segments) = lookup(reader, program, in_flight, self.offset, self.len)? else {
+            return Ok(Places::Busy);
+        };
         for segment in segments {
             match (segment.drive_offset, &namespace.drive.path) {
                 (None, _) => {}
@@ -99,7 +122,7 @@ impl Job {
                 }
             }
         }
-        Ok(())
+        Ok(Places::Found)
     }
 
     /// Whether its drive takes no writes.
@@ -134,6 +157,7 @@ impl Jobs {
                 }
                 self.ask_for_space(id);
             }
+            Ok(Places::Busy) => self.park(id),
             Err(error) => self.end_with(id, error),
         }
     }
@@ -157,8 +181,10 @@ impl Jobs {
 
     fn zero_rest(&mut self, io: &mut Io, id: JobId, extents: &mut Vec<Extent>) {
         let Some(job) = self.get(id) else { return };
-        if let Err(error) = job.find_mapped(extents) {
-            return self.end_with(id, error);
+        match job.find_mapped(extents) {
+            Ok(Places::Busy) => return self.park(id),
+            Ok(Places::Found | Places::Missing) => {}
+            Err(error) => return self.end_with(id, error),
         }
         let longest = extents.iter().map(|extent| extent.len).max().unwrap_or(0);
         if longest > 0 {
@@ -179,8 +205,9 @@ impl Jobs {
             return;
         };
         job.stage = Stage::Drive;
-        // With the map durable, durable data is all that Force Unit Access needs.
-        job.durable = job.fua && namespace.reader.volume().map_is_durable();
+        // With the map durable, durable data is all that Force Unit Access needs of a write.
+        let is_read = job.work == Work::Read;
+        job.durable = job.fua && !is_read && namespace.reader.volume().map_is_durable();
         job.expected = extents.iter().map(|extent| extent.len).sum();
         let (Path::File { file, .. }, true) = (&namespace.drive.path, job.expected > 0) else {
             return self.drive_done(io, id);
@@ -223,8 +250,11 @@ impl Jobs {
     fn drive_done(&mut self, io: &mut Io, id: JobId) {
         let Some(job) = self.get(id) else { return };
         job.release();
-        let is_write = matches!(job.work, Work::Write | Work::Zero);
-        if is_write && job.fua && !job.durable && job.result.is_ok() {
+        if job.program.is_some() {
+            job.work = Work::Next;
+            self.next_step(io, id);
+        } else if job.fua && !job.durable && job.result.is_ok() {
+            // What was read may be in the drive's cache alone, too.
             self.sync(io, id);
         } else {
             self.end(id);

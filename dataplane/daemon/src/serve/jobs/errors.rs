@@ -8,12 +8,16 @@ use roadstead_target::IoError;
 pub(super) fn of_lookup(error: LookupError) -> IoError {
     match error {
         LookupError::OutOfRange | LookupError::Deleted => IoError::Gone,
+        // Whoever can wait does not come here with it.
+        LookupError::Busy => IoError::Unavailable,
     }
 }
 
 pub(super) fn of_pool(error: &PoolError) -> IoError {
     match error {
-        PoolError::NoRoom { .. } | PoolError::MediumFull { .. } => IoError::NoSpace,
+        PoolError::NoRoom { .. } | PoolError::NoRoomForNote | PoolError::MediumFull { .. } => {
+            IoError::NoSpace
+        }
         PoolError::VolumeUnknown { .. } | PoolError::OutOfRange { .. } => IoError::Gone,
         PoolError::Faulted(_)
         | PoolError::Stopped

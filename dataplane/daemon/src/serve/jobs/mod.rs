@@ -1,4 +1,4 @@
-//! Reads, writes, flushes and deallocations of volumes: from a range of a volume to operations on its drive.
+//! I/O commands of volumes: from a range of a volume to operations on its drive.
 //!
 //! A job goes through stages, each of which may have to wait: for places on the drive (given by the drive's
 //! thread), for the drive, for a sync. It owns its buffer and is counted into the volume's grace period from
@@ -9,6 +9,7 @@
 
 mod data;
 mod errors;
+mod program;
 mod space;
 mod sync;
 
@@ -17,11 +18,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use roadstead_pool::{Command, InFlight};
-use roadstead_ring::{Extent, FileDone, Io, IoBuf, Mailbox};
+use roadstead_ring::{BufPool, Extent, FileDone, Io, IoBuf, Mailbox};
 use roadstead_target::{Abandoned, ByteRange, IoError, IoOp, IoRequest, IoResult, Tag};
 
 use super::drives::{Drive, Namespace};
 use super::worker::Message;
+use program::Program;
 
 /// Names one use of one slot of the job table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,6 +101,8 @@ enum Work {
     Zero,
     Deallocate,
     Flush,
+    /// The next step of the program.
+    Next,
 }
 
 struct Job {
@@ -107,6 +111,8 @@ struct Job {
     owner: Option<Owner>,
     namespace: Option<Rc<Namespace>>,
     work: Work,
+    /// For commands of several steps, of which the fields here are the one under way.
+    program: Option<Box<Program>>,
     offset: u64,
     len: u64,
     fua: bool,
@@ -132,6 +138,7 @@ impl Job {
             owner: None,
             namespace: None,
             work: Work::Flush,
+            program: None,
             offset: 0,
             len: 0,
             fua: false,
@@ -178,6 +185,10 @@ pub(super) struct Jobs {
     mailbox: Mailbox<Message>,
     /// Jobs that need a buffer of zeroes, in order.
     hungry: VecDeque<JobId>,
+    /// Jobs that wait for one that has its volume for itself, or that want to have it.
+    parked: VecDeque<JobId>,
+    /// What those that compare read into.
+    scratch: BufPool,
     /// Commands that found a drive's queue full.
     refused: VecDeque<(JobId, Command)>,
     done: VecDeque<Done>,
@@ -192,6 +203,8 @@ impl Jobs {
             free: Vec::new(),
             mailbox,
             hungry: VecDeque::new(),
+            parked: VecDeque::new(),
+            scratch: Self::scratch(),
             refused: VecDeque::new(),
             done: VecDeque::new(),
             extents: Vec::new(),
@@ -215,7 +228,7 @@ impl Jobs {
         owner: Owner,
         namespace: Option<Rc<Namespace>>,
         request: IoRequest,
-        buf: Option<IoBuf>,
+        mut buf: Option<IoBuf>,
     ) {
         // Taken away while the command was under way; what replaces it is not known yet.
         let Some(namespace) = namespace else {
@@ -223,12 +236,23 @@ impl Jobs {
             self.done.push_back(Done { owner, result, buf });
             return;
         };
+        let program = Program::of(&request, &mut buf).map(Box::new);
+        let mut len = u64::from(request.length);
         let (work, ranges) = match request.op {
             IoOp::Read => (Work::Read, Box::default()),
             IoOp::Write => (Work::Write, Box::default()),
             IoOp::WriteZeroes { .. } => (Work::Zero, Box::default()),
+            IoOp::ZeroAll => {
+                len = namespace.reader.volume().size_bytes();
+                (Work::Zero, Box::default())
+            }
             IoOp::Flush => (Work::Flush, Box::default()),
             IoOp::Deallocate { ranges } => (Work::Deallocate, ranges),
+            IoOp::Compare
+            | IoOp::CompareAndWrite { .. }
+            | IoOp::Verify
+            | IoOp::Copy { .. }
+            | IoOp::SaveReservations { .. } => (Work::Next, Box::default()),
         };
         let id = self.insert();
         let Some(slot) = self
@@ -243,8 +267,10 @@ impl Jobs {
             namespace: Some(namespace),
             work,
             offset: request.offset,
-            len: u64::from(request.length),
-            fua: request.fua,
+            len,
+            // A program sees to it itself, once for all of its steps.
+            fua: request.fua && program.is_none(),
+            program,
             buf,
             ranges: ranges.into_vec(),
             ..Job::free(id.generation)
@@ -276,6 +302,15 @@ impl Jobs {
             Work::Zero => self.zero(io, id),
             Work::Deallocate => self.next_range(id),
             Work::Flush => self.sync(io, id),
+            Work::Next => self.next_step(io, id),
+        }
+    }
+
+    /// Lets a job wait for one that has its volume for itself.
+    fn park(&mut self, id: JobId) {
+        if let Some(job) = self.get(id) {
+            job.release();
+            self.parked.push_back(id);
         }
     }
 
@@ -285,12 +320,15 @@ impl Jobs {
         job.release();
         if let (Some(namespace), true) = (&job.namespace, job.is_wanted()) {
             let (work, len, is_good) = (job.work, job.len, job.result.is_ok());
+            let is_failed = !is_good && job.result != Err(IoError::Miscompare);
+            let is_simple = job.program.is_none();
             namespace.count(|counters| match work {
-                _ if !is_good => counters.failed(),
+                _ if is_failed => counters.failed(),
+                _ if !is_simple => {}
                 Work::Read => counters.read(len),
                 Work::Write => counters.wrote(len),
                 Work::Flush => counters.flushed(),
-                Work::Zero | Work::Deallocate => {}
+                Work::Zero | Work::Deallocate | Work::Next => {}
             });
         }
         let ended = std::mem::replace(
@@ -324,9 +362,10 @@ impl Jobs {
         !self.done.is_empty()
     }
 
-    /// Whether a drive's queue was full.
-    pub(super) fn has_refused(&self) -> bool {
-        !self.refused.is_empty()
+    /// Whether something is waited for that nothing tells about: a drive's full queue, or a volume that another job
+    /// has for itself.
+    pub(super) fn must_poll(&self) -> bool {
+        !self.refused.is_empty() || !self.parked.is_empty()
     }
 
     /// Jobs under way.
@@ -334,11 +373,16 @@ impl Jobs {
         self.slots.len() - self.free.len() + self.done.len()
     }
 
-    /// Tries again what found no buffer or a full queue. To be called once a turn. Buffers come back with events
-    /// of this reactor; for full queues ([`Self::has_refused`]) a timer is needed.
+    /// Tries again what could not go on. To be called once a turn. Buffers come back with events of this reactor;
+    /// for the rest ([`Self::must_poll`]) a timer is needed.
     pub(super) fn retry(&mut self, io: &mut Io) {
         for _ in 0..self.hungry.len() {
             if let Some(id) = self.hungry.pop_front() {
+                self.step(io, id);
+            }
+        }
+        for _ in 0..self.parked.len() {
+            if let Some(id) = self.parked.pop_front() {
                 self.step(io, id);
             }
         }

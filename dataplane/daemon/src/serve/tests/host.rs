@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub(super) kato_ms: u32,
     /// Bytes of each piece that is written to the socket; 0 for all at once.
     pub(super) piece: usize,
+    /// Another host than the usual.
+    pub(super) host: u8,
 }
 
 pub(super) struct Completed {
@@ -127,7 +129,7 @@ impl Host {
 
     pub(super) fn connect(&mut self, qid: u16, cntlid: u16, nqn: &str) -> Completed {
         let data = ConnectData::new(
-            [7; 16],
+            [7 ^ self.options.host; 16],
             cntlid,
             &Nqn::new(nqn).unwrap(),
             &Nqn::new(HOST).unwrap(),
@@ -183,6 +185,7 @@ impl Host {
                 blocks,
                 fua,
                 deallocate: false,
+                all: false,
             }
             .encode(0),
             &[],

@@ -1,10 +1,12 @@
 //! The server on real sockets, files and memory.
 
 mod allocations;
+mod commands;
 mod faults;
 mod host;
 mod life;
 mod model;
+mod reservations;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
