@@ -98,6 +98,7 @@ fn io_command(end: &mut End, input: &mut Input<'_>) {
             nsid,
             blocks,
             fua,
+            all: false,
             deallocate: true,
         },
         _ => IoCommand::Flush { nsid },
