@@ -51,7 +51,7 @@ impl Drive {
         for index in from..to {
             let place = (first + index) * self.block_bytes..(first + index + 1) * self.block_bytes;
             let part = index * self.block_bytes..(index + 1) * self.block_bytes;
-            match request.op {
+            match &request.op {
                 IoOp::Read => buffer[part].copy_from_slice(&self.cache[place]),
                 IoOp::Write => self.put(first + index, &buffer[part], request.fua),
                 IoOp::WriteZeroes { .. } => {
@@ -59,6 +59,7 @@ impl Drive {
                     self.put(first + index, &zeroes, request.fua);
                 }
                 IoOp::Flush | IoOp::Deallocate { .. } => {}
+                other => panic!("no host here asks for {other:?}"),
             }
         }
         if request.op == IoOp::Flush && self.broken != Broken::LazyFlush {
