@@ -18,6 +18,8 @@ struct Write {
     sure: bool,
     /// It survives a loss of power.
     durable: bool,
+    /// Power was lost while it was on its way: a large one may have been done in part before, and that part be undone.
+    torn: bool,
 }
 
 /// One namespace.
@@ -36,6 +38,7 @@ impl Model {
             ended: None,
             sure: false,
             durable: false,
+            torn: false,
         };
         for block in blocks {
             self.blocks.entry(block).or_default().push(write);
@@ -50,7 +53,8 @@ impl Model {
     pub fn succeeds(&mut self, id: u64, durable: bool, now: Moment) {
         self.each(|write| {
             if write.id == id {
-                (write.ended, write.sure, write.durable) = (Some(now), true, durable);
+                write.sure = durable || !write.torn;
+                (write.ended, write.durable) = (Some(now), durable);
             }
         });
     }
@@ -73,7 +77,10 @@ impl Model {
 
     /// What was not durable may be undone.
     pub fn power_lost(&mut self) {
-        self.each(|write| write.sure &= write.durable);
+        self.each(|write| {
+            write.sure &= write.durable;
+            write.torn |= write.ended.is_none();
+        });
     }
 
     /// A read of a block that began then found this.
@@ -98,6 +105,7 @@ impl Model {
             ended: Some(0),
             sure: true,
             durable: true,
+            torn: false,
         };
         for found in writes
             .iter()

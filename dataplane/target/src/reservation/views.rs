@@ -110,7 +110,7 @@ impl Views {
         if view.reservations.epoch() != view.seen {
             (view.seen, view.access) = view.reservations.access(self.host);
         }
-        if need.read > view.access.read || need.write > view.access.write {
+        if (need.read && !view.access.read) || (need.write && !view.access.write) {
             return Err(Status::RESERVATION_CONFLICT.dnr());
         }
         Ok(())
