@@ -124,7 +124,7 @@ impl Rim for Storage {
 
     fn submit(&mut self, tag: Tag, request: IoRequest, buffer: Option<Vec<u8>>) {
         assert!(self.in_flight.insert(tag.0), "a tag twice");
-        let has_data = matches!(request.op, IoOp::Read | IoOp::Write);
+        let has_data = matches!(request.op, IoOp::Read | IoOp::Write | IoOp::Compare);
         let room = buffer
             .as_ref()
             .map(|buffer| buffer.len() >= usize::try_from(request.length).unwrap_or(0));
