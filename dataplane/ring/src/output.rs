@@ -188,7 +188,7 @@ impl Output {
         let mut vectors = Vec::new();
         self.vectors(0, &mut vectors);
         for vector in vectors {
-            // SAFETY: the vectors point to initialised memory that `self` keeps until `clear`.
+            // SAFETY: the vectors point to initialised memory that `self`, or who lent it, keeps until `clear`.
             into.extend_from_slice(unsafe {
                 std::slice::from_raw_parts(vector.iov_base.cast(), vector.iov_len)
             });

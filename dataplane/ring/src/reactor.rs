@@ -104,18 +104,15 @@ impl<M: Send> Reactor<M> {
                 // What the last turn queued still goes out.
                 return self.submit();
             }
-            if worked || self.io.has_unsubmitted() {
-                // A turn of nothing but ends of sends, for example, has nothing to tell the kernel.
-                if self.io.has_unsubmitted() || self.kernel_waits() {
-                    self.submit()?;
-                }
+            if worked {
                 idle_since = self.io.now;
+            }
+            // A turn of nothing but ends of sends, for example, has nothing to tell the kernel.
+            if self.io.has_unsubmitted() || self.kernel_waits() {
+                self.submit()?;
             } else if self.io.now.duration_since(idle_since) < self.spin {
                 std::hint::spin_loop();
-                if self.kernel_waits() {
-                    self.submit()?;
-                }
-            } else {
+            } else if !worked {
                 self.sleep()?;
                 idle_since = Instant::now();
             }

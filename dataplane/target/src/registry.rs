@@ -291,10 +291,14 @@ impl Registry {
     /// The reservations of namespaces, by identifier.
     pub(crate) fn reservations(&self, namespaces: &Namespaces) -> Vec<(u32, Arc<Reservations>)> {
         let mut state = self.lock();
-        let mut of = |uuid| Arc::clone(state.reservations.entry(uuid).or_default());
         let all = namespaces.iter();
-        all.map(|(nsid, namespace)| (*nsid, of(namespace.uuid)))
+        all.map(|(nsid, namespace)| (*nsid, state.reservations_of(namespace.uuid)))
             .collect()
+    }
+
+    /// The reservations of a namespace.
+    pub(crate) fn reservations_of(&self, namespace: Uuid) -> Arc<Reservations> {
+        self.lock().reservations_of(namespace)
     }
 
     /// Tells hosts what a change of a namespace's reservations means to them.
@@ -391,6 +395,10 @@ impl State {
                 && identity.subsystem == *subsystem
         });
         own.any(|controller| controller.lock().is_lingering())
+    }
+
+    fn reservations_of(&mut self, namespace: Uuid) -> Arc<Reservations> {
+        Arc::clone(self.reservations.entry(namespace).or_default())
     }
 
     /// Notes a refusal; true when it is news.

@@ -11,7 +11,7 @@ use crate::queue::{Completion, Decision};
 use crate::registry::Registry;
 use crate::reservation::{Effects, Reservations};
 use crate::reserve;
-use crate::table::{Namespace, Namespaces};
+use crate::table::Namespace;
 
 /// The bit of Reservation Persistence.
 const PERSIST: u32 = 1;
@@ -26,13 +26,9 @@ fn find(
     controller: &Controller,
     nsid: u32,
 ) -> Result<(Namespace, Arc<Reservations>), Status> {
-    let namespaces = Arc::clone(&controller.lock().view.namespaces);
-    let namespace = *namespaces
-        .get(&nsid)
-        .ok_or(Status::INVALID_NAMESPACE.dnr())?;
-    let found = registry.reservations(&Namespaces::from([(nsid, namespace)]));
-    let (_, reservations) = found.into_iter().next().ok_or(Status::INTERNAL)?;
-    Ok((namespace, reservations))
+    let found = controller.lock().view.namespaces.get(&nsid).copied();
+    let namespace = found.ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    Ok((namespace, registry.reservations_of(namespace.uuid)))
 }
 
 pub(crate) fn get(

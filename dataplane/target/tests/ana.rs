@@ -105,25 +105,9 @@ fn parsed(host: &mut Host, parameter: u8) -> Log {
     (header.change_count.get(), groups)
 }
 
-fn identify(host: &mut Host, cns: u8, nsid: u32) -> Vec<u8> {
-    let done = host.run_admin(AdminCommand::Identify {
-        cns,
-        cntlid: 0,
-        nsid,
-        command_set: 0,
-    });
-    assert_eq!(done.status, Status::SUCCESS);
-    done.data
-}
-
 fn enable_events(host: &mut Host) {
-    let done = host.run_admin(AdminCommand::SetFeatures {
-        id: feature::id::ASYNC_EVENT_CONFIGURATION,
-        save: false,
-        nsid: 0,
-        value: mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE,
-    });
-    assert_eq!(done.status, Status::SUCCESS);
+    let events = mask::NAMESPACE_ATTRIBUTES | mask::ANA_CHANGE;
+    host.set_feature(feature::id::ASYNC_EVENT_CONFIGURATION, events);
 }
 
 #[test]
@@ -131,17 +115,16 @@ fn controllers_say_what_ana_they_do() {
     let registry = serving(&[(1, in_group(7))], &[]);
     let mut host = Host::admin(&registry, Options::default());
     let controller =
-        IdentifyController::read_from_bytes(&identify(&mut host, cns::CONTROLLER, 0)).unwrap();
+        IdentifyController::read_from_bytes(&host.identify(cns::CONTROLLER, 0)).unwrap();
     assert_eq!(controller.multipath & 0b1011, 0b1011);
     assert_eq!(controller.ana_capabilities & 0x1f, 0x1f);
     assert_ne!(controller.ana_transition_s, 0);
     assert_eq!(controller.ana_group_max.get(), limits::ANA_GROUPS_MAX);
     assert_eq!(controller.ana_groups.get(), limits::ANA_GROUPS_MAX);
     assert_ne!(controller.events.get() & mask::ANA_CHANGE, 0);
-    let namespace =
-        IdentifyNamespace::read_from_bytes(&identify(&mut host, cns::NAMESPACE, 1)).unwrap();
+    let namespace = IdentifyNamespace::read_from_bytes(&host.identify(cns::NAMESPACE, 1)).unwrap();
     assert_eq!((namespace.ana_group.get(), namespace.sharing), (7, 1));
-    let independent = identify(&mut host, cns::INDEPENDENT_NAMESPACE, 1);
+    let independent = host.identify(cns::INDEPENDENT_NAMESPACE, 1);
     let independent = IdentifyIndependentNamespace::read_from_bytes(&independent).unwrap();
     assert_eq!(independent.ana_group.get(), 7);
     // The longest log fits the host's buffer, which it sizes by these fields.
@@ -278,8 +261,7 @@ fn a_lost_path_hides_the_blocks_in_use() {
     let lost = states(AnaState::Inaccessible, &[]);
     let registry = serving(&[(1, in_group(1))], &[(local(), lost)]);
     let mut host = Host::admin(&registry, Options::default());
-    let namespace =
-        IdentifyNamespace::read_from_bytes(&identify(&mut host, cns::NAMESPACE, 1)).unwrap();
+    let namespace = IdentifyNamespace::read_from_bytes(&host.identify(cns::NAMESPACE, 1)).unwrap();
     assert_eq!((namespace.size.get(), namespace.used.get()), (BLOCKS, 0));
 }
 

@@ -489,14 +489,7 @@ fn preemption_holds_for_everything_that_starts_later() {
     register(&mut a, RegisterAction::Register, 0, 11);
     register(&mut b, RegisterAction::Register, 0, 22);
     // The host was asked for the data of a write; before it comes, the host is preempted.
-    b.deaf = true;
-    let write = IoCommand::Write {
-        nsid: 1,
-        blocks: Blocks { start: 0, count: 1 },
-        fua: false,
-    };
-    let cid = b.start(write.encode(0), &[1; 512]);
-    let tag = u16::from_le_bytes([b.wire.bytes[10], b.wire.bytes[11]]);
+    let (cid, tag) = b.write_asked_for(1);
     b.wire.bytes.clear();
     assert_eq!(acquire(&mut a, EXCLUSIVE, 11), Status::SUCCESS);
     b.deaf = false;

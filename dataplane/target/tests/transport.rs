@@ -95,15 +95,7 @@ fn asked() -> (Host, Host, u16, u16) {
             ..plain()
         },
     );
-    host.deaf = true;
-    let write = IoCommand::Write {
-        nsid: 1,
-        blocks: Blocks { start: 0, count: 2 },
-        fua: false,
-    };
-    let cid = host.start(write.encode(0), &[1; 1024]);
-    let tag = u16::from_le_bytes([host.wire.bytes[10], host.wire.bytes[11]]);
-    assert_eq!(host.wire.bytes[0], 9, "R2T");
+    let (cid, tag) = host.write_asked_for(2);
     (admin, host, cid, tag)
 }
 

@@ -167,18 +167,18 @@ fn read(
 /// `None` when the range is not in one place, or while another I/O has the volume for itself.
 fn lend(namespace: &Rc<Namespace>, request: &IoRequest) -> Option<Lent> {
     let in_flight = namespace.lender.begin();
-    let mut lent = Lent {
-        namespace: Rc::clone(namespace),
-        offset_bytes: 0,
-        in_flight: None,
-    };
     let length = u64::from(request.length);
     let segments = namespace.lender.lookup(&in_flight, request.offset, length);
     let first = segments.ok().and_then(|mut segments| segments.next());
-    lent.in_flight = Some(in_flight);
-    let first = first.filter(|segment| segment.len == length)?;
-    lent.offset_bytes = first.drive_offset?;
-    Some(lent)
+    let whole = first.filter(|segment| segment.len == length);
+    let place = whole.and_then(|segment| segment.drive_offset);
+    // Made in any case: its drop counts the I/O out.
+    let lent = Lent {
+        namespace: Rc::clone(namespace),
+        offset_bytes: place.unwrap_or(0),
+        in_flight: Some(in_flight),
+    };
+    place.map(|_| lent)
 }
 
 /// `None` when something has no place yet, or while another I/O has the volume for itself.
@@ -246,7 +246,7 @@ impl tcp::Rim for Storage {
     }
 
     fn is_immediate(&self, volume: VolumeKey) -> bool {
-        let is_memory = |namespace: &Rc<Namespace>| matches!(namespace.drive.path, Path::Memory(_));
+        let is_memory = |namespace: &Rc<Namespace>| namespace.memory().is_some();
         match &self.last {
             Some((key, namespace)) if *key == volume => is_memory(namespace),
             _ => self.namespaces.get(&volume).is_some_and(is_memory),
@@ -260,9 +260,7 @@ impl tcp::Rim for Storage {
     fn read_now(&mut self, request: &IoRequest, into: &mut [u8]) -> Option<IoResult> {
         self.did_io = true;
         let namespace = self.find(request.volume)?;
-        let Path::Memory(memory) = &namespace.drive.path else {
-            return None;
-        };
+        let memory = namespace.memory()?;
         let result = read(namespace, memory, request, into)?;
         count(namespace, result, |counters| {
             counters.read(u64::from(request.length))
@@ -273,9 +271,7 @@ impl tcp::Rim for Storage {
     fn write_now(&mut self, request: &IoRequest, data: &[u8]) -> Option<IoResult> {
         self.did_io = true;
         let namespace = self.find(request.volume)?;
-        let Path::Memory(memory) = &namespace.drive.path else {
-            return None;
-        };
+        let memory = namespace.memory()?;
         let result = write(namespace, memory, request, data)?;
         count(namespace, result, |counters| {
             counters.wrote(u64::from(request.length))

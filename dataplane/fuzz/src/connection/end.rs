@@ -7,7 +7,7 @@ use std::sync::Arc;
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData};
 use roadstead_nvme::property::{self, Configuration};
 use roadstead_nvme::{DataPointer, FabricsCommand, Nqn, Sqe};
-use roadstead_target::tcp::{Connection, Flow, Output, Rim, Turn};
+use roadstead_target::tcp::{Connection, Flow, Rim, Turn};
 use roadstead_target::{
     Access, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace, Registry, Subsystem, Table,
     Tag, VolumeKey, limits,
@@ -133,39 +133,11 @@ impl Rim for Storage {
     }
 }
 
-#[derive(Default)]
-struct Wire(Vec<u8>);
-
-impl Output<Vec<u8>> for Wire {
-    fn pending(&self) -> usize {
-        self.0.len()
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn area(&mut self, length: usize) -> &mut [u8] {
-        let start = self.0.len();
-        self.0.resize(start + length, 0);
-        self.0.get_mut(start..).unwrap_or_default()
-    }
-
-    fn retract(&mut self, length: usize) {
-        self.0.truncate(self.0.len() - length);
-    }
-
-    fn buffer(&mut self, buffer: Vec<u8>, length: usize) {
-        self.0
-            .extend_from_slice(buffer.get(..length).unwrap_or_default());
-    }
-}
-
 /// A connection with its host.
 pub(super) struct End {
     connection: Option<Connection<Vec<u8>>>,
     storage: Storage,
-    wire: Wire,
+    wire: Vec<u8>,
     now_ms: u64,
     mode: Mode,
     reader: PduReader,
@@ -186,7 +158,7 @@ impl End {
                 jobs: VecDeque::new(),
                 in_flight: BTreeSet::new(),
             },
-            wire: Wire::default(),
+            wire: Vec::new(),
             now_ms: 0,
             mode,
             reader: PduReader::new(Role::Host),
@@ -292,7 +264,7 @@ impl End {
     /// Calls the connection; it is gone when it says so.
     fn call<T, E>(
         &mut self,
-        with: impl FnOnce(&mut Connection<Vec<u8>>, &mut Turn<'_, Storage, Wire>) -> Result<T, E>,
+        with: impl FnOnce(&mut Connection<Vec<u8>>, &mut Turn<'_, Storage, Vec<u8>>) -> Result<T, E>,
     ) -> Option<T> {
         let connection = self.connection.as_mut()?;
         let mut turn = Turn {
@@ -303,7 +275,7 @@ impl End {
         let result = with(connection, &mut turn);
         assert!(connection.in_flight() <= usize::from(limits::QUEUE_ENTRIES_MAX));
         assert!(
-            self.wire.0.len() <= limits::OUTPUT_BYTES_MAX + (2 << 20),
+            self.wire.len() <= limits::OUTPUT_BYTES_MAX + (2 << 20),
             "unbounded output"
         );
         if result.is_err()
@@ -361,7 +333,7 @@ impl End {
 
     /// Reads what the target sent: a host must understand all of it.
     pub(super) fn hear(&mut self) {
-        let bytes = std::mem::take(&mut self.wire.0);
+        let bytes = std::mem::take(&mut self.wire);
         let mut rest = bytes.as_slice();
         loop {
             match self.reader.next(&mut rest) {

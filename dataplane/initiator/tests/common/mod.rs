@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use roadstead_initiator::{Identity, Limits, Nqn, Spec, Wanted};
-use roadstead_target::tcp::{Connection, Flow, Output, Rim, Turn};
+use roadstead_target::tcp::{Connection, Flow, Rim, Turn};
 use roadstead_target::{
     Access, BlockSize, IoOp, IoRequest, IoResult, Namespace, Registry, Subsystem, Table, Tag,
     VolumeKey,
@@ -185,7 +185,7 @@ impl Shared {
         let local = stream.local_addr().unwrap();
         let mut connection = Connection::new(Arc::clone(&self.registry), local, 0);
         let mut rim = Memory(Arc::clone(self), Vec::new());
-        let mut out = Wire::default();
+        let mut out = Vec::<u8>::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
             let length = match stream.read(&mut buffer) {
@@ -223,8 +223,8 @@ impl Shared {
                 while self.mute.load(Ordering::Relaxed) && !self.ended.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                let sent = stream.write_all(&out.0);
-                out.0.clear();
+                let sent = stream.write_all(&out);
+                out.clear();
                 match ended {
                     _ if sent.is_err() => return,
                     Err(_) => return,
@@ -286,33 +286,6 @@ impl Rim for Memory {
 
     fn submit(&mut self, tag: Tag, request: IoRequest, buffer: Option<Vec<u8>>) {
         self.1.push((tag, request, buffer));
-    }
-}
-
-#[derive(Default)]
-struct Wire(Vec<u8>);
-
-impl Output<Vec<u8>> for Wire {
-    fn pending(&self) -> usize {
-        self.0.len()
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn area(&mut self, length: usize) -> &mut [u8] {
-        let start = self.0.len();
-        self.0.resize(start + length, 0);
-        &mut self.0[start..]
-    }
-
-    fn retract(&mut self, length: usize) {
-        self.0.truncate(self.0.len() - length);
-    }
-
-    fn buffer(&mut self, buffer: Vec<u8>, length: usize) {
-        self.bytes(&buffer[..length]);
     }
 }
 

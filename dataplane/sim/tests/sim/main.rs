@@ -12,8 +12,8 @@
 //!
 //! `SEED=7 cargo test -p roadstead-sim replay -- --nocapture` shows a run; `SEEDS=100000 FIRST=5000` sets how many there
 //! are and where they begin. That the checks see anything is a test as well: see `Broken`. The same can be tried with the
-//! production code: with `is_lingering` of `dataplane/target/src/controller.rs` returning false, or without the line
-//! `self.work.begin()` in `io_begins` of `queue.rs`, old writes land late and `runs_hold` says so.
+//! production code: with `is_lingering` of `dataplane/target/src/controller.rs` returning false, old writes land late and
+//! `runs_hold` says so (seed 5).
 
 #![allow(
     unreachable_pub,

@@ -73,6 +73,31 @@ pub trait Output<B> {
     fn buffer(&mut self, buffer: B, length: usize);
 }
 
+/// Collects everything, for tests and tools that send it by themselves.
+impl<B: AsRef<[u8]>> Output<B> for Vec<u8> {
+    fn pending(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn area(&mut self, length: usize) -> &mut [u8] {
+        let start = self.len();
+        self.resize(start + length, 0);
+        self.get_mut(start..).unwrap_or_default()
+    }
+
+    fn retract(&mut self, length: usize) {
+        self.truncate(self.len().saturating_sub(length));
+    }
+
+    fn buffer(&mut self, buffer: B, length: usize) {
+        self.extend_from_slice(buffer.as_ref().get(..length).unwrap_or_default());
+    }
+}
+
 /// One call's view of the reactor.
 #[derive(Debug)]
 pub struct Turn<'a, R, O> {

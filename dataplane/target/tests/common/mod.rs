@@ -421,6 +421,45 @@ impl Host {
         self.run(command.encode(0), &[])
     }
 
+    /// What Identify answers.
+    pub fn identify(&mut self, cns: u8, nsid: u32) -> Vec<u8> {
+        let done = self.run_admin(AdminCommand::Identify {
+            cns,
+            cntlid: 0,
+            nsid,
+            command_set: 0,
+        });
+        assert_eq!(done.status, Status::SUCCESS);
+        done.data
+    }
+
+    /// Sets a feature; returns the command's result.
+    pub fn set_feature(&mut self, id: u8, value: u32) -> u64 {
+        let done = self.run_admin(AdminCommand::SetFeatures {
+            id,
+            save: false,
+            nsid: 0,
+            value,
+        });
+        assert_eq!(done.status, Status::SUCCESS);
+        done.result
+    }
+
+    /// Starts a write of the first blocks and stops where the target has asked for its data: command and transfer tag.
+    pub fn write_asked_for(&mut self, count: u32) -> (u16, u16) {
+        self.deaf = true;
+        let write = IoCommand::Write {
+            nsid: 1,
+            blocks: Blocks { start: 0, count },
+            fua: false,
+        };
+        let data = vec![1; count as usize * 512];
+        let cid = self.start(write.encode(0), &data);
+        assert_eq!(self.wire.bytes[0], 9, "R2T");
+        let tag = u16::from_le_bytes([self.wire.bytes[10], self.wire.bytes[11]]);
+        (cid, tag)
+    }
+
     pub fn run_admin(&mut self, command: AdminCommand) -> Done {
         self.run(command.encode(0), &[])
     }
