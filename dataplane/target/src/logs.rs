@@ -15,6 +15,7 @@ use crate::events::RESERVATION_LOG;
 use crate::features;
 use crate::limits;
 use crate::registry::Registry;
+use crate::reservation_features;
 
 /// 300 K.
 const TEMPERATURE: u16 = 300;
@@ -141,7 +142,12 @@ fn supported_features(kind: Kind) -> Vec<u8> {
             NUMBER_OF_QUEUES => feature_effect::CHANGES_CONTROLLER,
             _ => 0,
         };
-        feature_effect::SUPPORTED | feature_effect::CONTROLLER | own
+        let scope = if reservation_features::has(feature) {
+            feature_effect::NAMESPACE
+        } else {
+            feature_effect::CONTROLLER
+        };
+        feature_effect::SUPPORTED | scope | own
     };
     table(features::supported(kind).iter().map(|&id| (id, bits(id))))
 }

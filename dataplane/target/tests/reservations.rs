@@ -401,6 +401,19 @@ fn masks_and_persistence_are_features() {
         let saveable = Status::FEATURE_NOT_SAVEABLE.dnr();
         assert_eq!(set(&mut admin, id, 1, 1, true), saveable);
     }
+    // They are told to belong to namespaces.
+    let page = GetLogPage {
+        id: log::FEATURES,
+        parameter: 0,
+        retain_event: false,
+        length: 1024,
+        offset: 0,
+        nsid: 0,
+    };
+    let told = admin.run_admin(AdminCommand::GetLogPage(page)).data;
+    for id in [0x82, 0x83] {
+        assert_eq!(told[id * 4..id * 4 + 4], [1, 0, 0x10, 0]);
+    }
     let mask = feature::RESERVATION_MASK;
     assert_eq!(set(&mut admin, mask, NSID_ALL, 0b1111, false), good);
     assert_eq!(get(&mut admin, mask, 1, Select::Current), (good, 0b1110));
