@@ -5,22 +5,29 @@ use roadstead_nvme::Sqe;
 use crate::queue::Transfer;
 use crate::setup::{NamespaceInfo, SetUpError};
 
-/// What the rim has to do. `epoch` numbers the attempts to connect: things of older ones are dead.
+/// An attempt to connect a path. Things of older ones of the same path are dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    /// Which path, by its place in the configuration.
+    pub path: u16,
+    /// Counts the attempts.
+    pub attempt: u32,
+}
+
+/// What the rim has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Open the transport connection of a queue (0: admin), then call [`Host::ready`].
     Open {
         /// The attempt.
-        epoch: u32,
+        epoch: Epoch,
         /// The queue.
         qid: u16,
-        /// Which path.
-        path: usize,
     },
     /// Send a command that is no request; its data goes in the capsule.
     Send {
         /// The attempt.
-        epoch: u32,
+        epoch: Epoch,
         /// The queue.
         qid: u16,
         /// The command, complete.
@@ -33,9 +40,9 @@ pub enum Action {
     /// Close all connections of this attempt.
     Close {
         /// The attempt.
-        epoch: u32,
+        epoch: Epoch,
     },
-    /// The namespace can be used; comes after every reconnect.
+    /// A path is connected; comes after every reconnect.
     Up {
         /// Which path.
         path: usize,
@@ -51,7 +58,7 @@ pub enum Action {
         /// Why.
         error: SetUpError,
     },
-    /// No path worked for as long as configured: requests fail from now on. Connecting goes on.
+    /// There is no path left to wait for: requests fail from now on. Connecting goes on.
     GivenUp,
 }
 
@@ -69,20 +76,24 @@ pub enum Payload {
 /// A command of a request, to be sent now. Its data pointer is left to the rim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command {
+    /// The attempt, whose connections take it.
+    pub epoch: Epoch,
     /// The queue.
     pub qid: u16,
     /// The command.
     pub sqe: Sqe,
     /// Its data.
     pub payload: Payload,
+    /// Most data that goes in its capsule, in bytes.
+    pub in_capsule_bytes: u32,
 }
 
 /// What a path does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathState {
-    /// Requests go over it.
+    /// Connected. Requests go over it if the policy and its ANA state want it.
     Live,
-    /// Being connected, waiting for the next try, or standing by.
+    /// Being connected, or waiting for the next try.
     Connecting,
     /// Given up on; still tried now and then.
     Failed,
@@ -93,6 +104,6 @@ pub enum PathState {
 pub struct PathReport {
     /// Its state.
     pub state: PathState,
-    /// Its last error, or that it stands by.
+    /// Its last error, or its ANA state when that is not the best.
     pub message: String,
 }

@@ -1,5 +1,7 @@
 //! The admin commands that a host sends, and what it reads of the answers.
 
+use std::time::Duration;
+
 use roadstead_nvme::command::{AdminCommand, GetLogPage, NSID_ALL};
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, FabricsCommand};
 use roadstead_nvme::feature::{self, NumberOfQueues};
@@ -7,12 +9,24 @@ use roadstead_nvme::identify::{
     IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
     NamespaceDescriptor,
 };
+use roadstead_nvme::log::{AnaGroup, AnaHeader};
 use roadstead_nvme::nqn::Nqn;
 use roadstead_nvme::{Sqe, event, log};
 use uuid::Uuid;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::config::Identity;
+
+/// What is read of a log page that is read for its event only, in bytes: all of the list of changed namespaces.
+const LOG_BYTES: u32 = 4096;
+/// Log specific parameter of the ANA log: return groups only.
+const ANA_GROUPS_ONLY: u8 = 1;
+/// Multipath capabilities in Identify Controller: ANA.
+const CMIC_ANA: u8 = 1 << 3;
+/// Command Quiesce Time in Identify Controller, ms (Base Specification 2.1).
+const CQT_OFFSET: usize = 386;
+/// The events that a host wants, of those that the controller has.
+const EVENTS: u32 = event::mask::NAMESPACE_ATTRIBUTES | event::mask::ANA_CHANGE;
 
 /// An admin or fabrics command with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +100,9 @@ impl Control {
         Self::set_feature(feature::id::NUMBER_OF_QUEUES, both.encode())
     }
 
-    /// Asks for events about namespaces.
-    pub(crate) fn want_events() -> Self {
-        let id = feature::id::ASYNC_EVENT_CONFIGURATION;
-        Self::set_feature(id, event::mask::NAMESPACE_ATTRIBUTES)
+    /// Asks for these events.
+    pub(crate) fn want_events(mask: u32) -> Self {
+        Self::set_feature(feature::id::ASYNC_EVENT_CONFIGURATION, mask)
     }
 
     fn set_feature(id: u8, value: u32) -> Self {
@@ -102,17 +115,30 @@ impl Control {
         Self::admin(command, 0)
     }
 
-    /// The log page that lists changed namespaces; reading it arms the event again.
-    pub(crate) fn changed_namespaces() -> Self {
+    /// The start of a log page; reading it arms its event again. The list of changed namespaces is one.
+    pub(crate) fn log_page(id: u8) -> Self {
+        Self::log(id, 0, LOG_BYTES)
+    }
+
+    /// The states of ANA groups, without the namespaces in them.
+    pub(crate) fn ana_log(bytes: u32) -> Self {
+        Self::log(log::id::ANA, ANA_GROUPS_ONLY, bytes)
+    }
+
+    fn log(id: u8, parameter: u8, bytes: u32) -> Self {
         let page = GetLogPage {
-            id: log::id::CHANGED_NAMESPACES,
-            parameter: 0,
+            id,
+            parameter,
             retain_event: false,
-            length: u64::from(IDENTIFY_BYTES),
+            length: u64::from(bytes),
             offset: 0,
             nsid: NSID_ALL,
         };
-        Self::admin(AdminCommand::GetLogPage(page), IDENTIFY_BYTES)
+        Self::admin(AdminCommand::GetLogPage(page), bytes)
+    }
+
+    pub(crate) fn abort(qid: u16, cid: u16) -> Self {
+        Self::admin(AdminCommand::Abort { qid, cid }, 0)
     }
 
     pub(crate) fn keep_alive() -> Self {
@@ -129,10 +155,25 @@ impl Control {
 pub(crate) struct ControllerData {
     /// Exponent of the transfer limit in pages; 0: none.
     pub(crate) mdts: u8,
-    pub(crate) has_events: bool,
+    /// The events that it has and a host wants.
+    pub(crate) events: u32,
     pub(crate) has_write_zeroes: bool,
     /// Bytes of data that a command capsule takes.
     pub(crate) in_capsule_bytes: u32,
+    /// Commands that may be in flight on a queue; 0: as many as it has entries.
+    pub(crate) commands_max: u16,
+    pub(crate) ana: Option<Ana>,
+    /// How long it takes to end its commands once it has ended.
+    pub(crate) quiesce: Duration,
+}
+
+/// The ANA capabilities of a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ana {
+    /// Longest that a group is in the state Change.
+    pub(crate) transition: Duration,
+    /// Size of the log page without namespaces.
+    pub(crate) log_bytes: u32,
 }
 
 impl ControllerData {
@@ -140,17 +181,33 @@ impl ControllerData {
         let page = IdentifyController::ref_from_bytes(data).ok()?;
         // In units of 16 bytes, the entry's 64 included.
         let in_capsule = page.io_command_capsule.get().saturating_sub(4);
+        let quiesce = data.get(CQT_OFFSET..)?.first_chunk()?;
+        let has_ana = page.multipath & CMIC_ANA != 0;
         Some(Self {
             mdts: page.transfer_max,
-            has_events: page.events.get() & event::mask::NAMESPACE_ATTRIBUTES != 0,
+            events: page.events.get() & EVENTS,
             has_write_zeroes: page.io_commands.get() & IdentifyController::ONCS_WRITE_ZEROES != 0,
             // Data that does not begin right behind the entry is not used.
             in_capsule_bytes: match page.in_capsule_offset.get() {
                 0 => in_capsule.saturating_mul(16),
                 _ => 0,
             },
+            commands_max: page.commands_max.get(),
+            ana: has_ana.then(|| Ana {
+                transition: Duration::from_secs(page.ana_transition_s.max(1).into()),
+                log_bytes: page
+                    .ana_groups
+                    .get()
+                    .saturating_mul(len_u32::<AnaGroup>())
+                    .saturating_add(len_u32::<AnaHeader>()),
+            }),
+            quiesce: Duration::from_millis(u16::from_le_bytes(*quiesce).into()),
         })
     }
+}
+
+fn len_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
 }
 
 /// The limit of Write Zeroes, as an exponent of pages; 0: none.
@@ -164,6 +221,7 @@ pub(crate) struct NamespaceData {
     pub(crate) blocks: u64,
     pub(crate) block_bytes: u32,
     pub(crate) read_only: bool,
+    pub(crate) ana_group: u32,
 }
 
 impl NamespaceData {
@@ -174,6 +232,7 @@ impl NamespaceData {
             blocks: page.size.get(),
             block_bytes: 1 << page.block_shift()?,
             read_only: page.attributes & 1 != 0,
+            ana_group: page.ana_group.get(),
         })
     }
 }
@@ -208,8 +267,23 @@ mod tests {
         page.io_commands = 8.into();
         page.io_command_capsule = 516.into();
         let controller = ControllerData::parse(page.as_bytes()).unwrap();
-        assert!(controller.has_events && controller.has_write_zeroes);
+        assert!(controller.events == 0x100 && controller.has_write_zeroes);
+        assert_eq!((controller.ana, controller.quiesce), (None, Duration::ZERO));
         assert_eq!((controller.mdts, controller.in_capsule_bytes), (5, 8192));
+        page.multipath = 8;
+        page.ana_transition_s = 10;
+        page.ana_groups = 128.into();
+        page.events = 0xffff_ffff.into();
+        let mut bytes = page.as_bytes().to_vec();
+        bytes[386] = 44;
+        bytes[387] = 1;
+        let controller = ControllerData::parse(&bytes).unwrap();
+        let ana = Ana {
+            transition: Duration::from_secs(10),
+            log_bytes: 16 + 128 * 32,
+        };
+        assert_eq!((controller.ana, controller.events), (Some(ana), 0x900));
+        assert_eq!(controller.quiesce, Duration::from_millis(300));
         page.in_capsule_offset = 1.into();
         let controller = ControllerData::parse(page.as_bytes()).unwrap();
         assert_eq!(controller.in_capsule_bytes, 0);
@@ -219,10 +293,11 @@ mod tests {
         page.size = 1000.into();
         page.format = 1;
         page.attributes = 1;
+        page.ana_group = 7.into();
         page.lba_formats[1].data_shift = 12;
         let namespace = NamespaceData::parse(page.as_bytes()).unwrap();
         assert_eq!((namespace.blocks, namespace.block_bytes), (1000, 4096));
-        assert!(namespace.read_only);
+        assert!(namespace.read_only && namespace.ana_group == 7);
     }
 
     #[test]

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-/// Pause after all paths failed once.
+/// Pause after a path failed to connect.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Longest pause; each is twice the one before.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// The pause before the next round.
+/// The pause before the next try of a path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -18,10 +16,10 @@ impl Backoff {
         Self { next: BACKOFF_MIN }
     }
 
-    /// The pause to make now.
-    pub(crate) fn pause(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(BACKOFF_MAX);
+    /// The pause to make now, at most `longest`.
+    pub(crate) fn pause(&mut self, longest: Duration) -> Duration {
+        let pause = self.next.min(longest);
+        self.next = pause.saturating_mul(2);
         pause
     }
 }
@@ -33,7 +31,8 @@ mod tests {
     #[test]
     fn it_doubles_up_to_its_bound() {
         let mut backoff = Backoff::new();
-        let pauses: Vec<_> = (0..7).map(|_| backoff.pause().as_millis()).collect();
+        let longest = Duration::from_secs(2);
+        let pauses: Vec<_> = (0..7).map(|_| backoff.pause(longest).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
     }
 }

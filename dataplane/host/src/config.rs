@@ -5,6 +5,9 @@ use std::time::Duration;
 use roadstead_nvme::nqn::Nqn;
 use uuid::Uuid;
 
+/// The controller is told a keep-alive time-out of so many times ours: it gives up after us.
+const KATO_FACTOR: u32 = 3;
+
 /// This node as a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -25,23 +28,46 @@ pub enum Wanted {
     First,
 }
 
-/// Bounds and times. [`Default`] suits a block device.
+/// Which of the paths that are in the best ANA state takes a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathPolicy {
+    /// The first in the order of the configuration: the nearest. What Linux calls `numa`.
+    #[default]
+    Nearest,
+    /// One after the other.
+    RoundRobin,
+    /// The one with the fewest commands in flight.
+    QueueDepth,
+}
+
+/// Bounds, times, and the choice of paths. [`Default`] suits a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// I/O queues asked for, each a connection; the target may give fewer.
+    /// I/O queues asked for on each path, each a connection; the target may give fewer.
     pub io_queues: u16,
     /// Commands in flight on each; at most [`crate::QUEUE_DEPTH_MAX`], the target may give fewer.
     pub queue_depth: u16,
     /// Requests accepted and not done.
     pub requests_max: u32,
-    /// How long requests wait without a working path until they fail.
+    /// A path that did not work for this long has failed: requests do not wait for it. It is tried on all the same.
+    /// [`Duration::MAX`]: never.
     pub ctrl_loss: Duration,
+    /// Requests do not wait longer than this for a path that does not work; they fail when there is none to wait
+    /// for. [`Duration::MAX`]: until `ctrl_loss`.
+    pub fast_io_fail: Duration,
+    /// Longest pause between two tries to connect a path; the first is [`crate::BACKOFF_MIN`], each twice the one
+    /// before.
+    pub reconnect_delay: Duration,
     /// Keep-alive time-out: a target that does not answer for this long is lost.
     pub keep_alive: Duration,
     /// From the beginning of a connection until it is usable.
     pub connect: Duration,
-    /// Commands are in flight on a queue and none completes: the connection is lost.
-    pub io_stall: Duration,
+    /// A command that is not answered for this long is aborted.
+    pub io_timeout: Duration,
+    /// An aborted command that is not answered for this long costs its controller a reset.
+    pub abort_timeout: Duration,
+    /// Which path takes a command.
+    pub policy: PathPolicy,
 }
 
 impl Default for Limits {
@@ -51,10 +77,26 @@ impl Default for Limits {
             queue_depth: 128,
             requests_max: 1024,
             ctrl_loss: Duration::from_secs(600),
+            fast_io_fail: Duration::MAX,
+            reconnect_delay: Duration::from_secs(2),
             keep_alive: Duration::from_secs(5),
             connect: Duration::from_secs(5),
-            io_stall: Duration::from_secs(30),
+            io_timeout: Duration::from_secs(30),
+            abort_timeout: Duration::from_secs(5),
+            policy: PathPolicy::default(),
         }
+    }
+}
+
+impl Limits {
+    /// The keep-alive time-out that controllers are told.
+    pub(crate) fn kato(&self) -> Duration {
+        self.keep_alive.saturating_mul(KATO_FACTOR)
+    }
+
+    /// How long requests wait for a path that does not work.
+    pub(crate) fn patience(&self) -> Duration {
+        self.fast_io_fail.min(self.ctrl_loss)
     }
 }
 
@@ -67,7 +109,7 @@ pub struct HostConfig {
     pub subsystem_nqn: Nqn,
     /// The namespace in it.
     pub namespace: Wanted,
-    /// How many paths there are, best first; the rim knows their addresses.
+    /// How many paths there are, nearest first; the rim knows their addresses.
     pub paths: usize,
     /// Bounds and times.
     pub limits: Limits,

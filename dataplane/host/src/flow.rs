@@ -7,8 +7,11 @@ use roadstead_nvme::Status;
 
 use crate::request::{Done, IoError, Op, Refused, Request};
 
-/// The pause before a command is repeated that the target answers with a passing error on a working path.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// The pause before a command is repeated that the target answers with a passing error on a working path, and before
+/// a path is used again that answered with a path-related error.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Times beyond this are never reached: 100 years.
+const TIME_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Most blocks of one command: its field is 16 bits, zero's based.
 pub(crate) const COMMAND_BLOCKS_MAX: u32 = 1 << 16;
 
@@ -52,7 +55,7 @@ pub(crate) enum Verdict {
     Done,
     /// It will be sent again on this path.
     Retry,
-    /// It will be sent again, and this path is of no use now.
+    /// It will be sent again, if possible on another path: this one is of no use now.
     Failover,
 }
 
@@ -67,6 +70,8 @@ pub(crate) struct Flow {
     pending: VecDeque<Part>,
     /// In the order of their times.
     delayed: VecDeque<(Instant, Part)>,
+    /// Not to be sent before [`Self::release`].
+    held: Vec<Part>,
     sequence: u64,
 }
 
@@ -79,6 +84,7 @@ impl Flow {
             patience,
             pending: VecDeque::new(),
             delayed: VecDeque::new(),
+            held: Vec::new(),
             sequence: 0,
         }
     }
@@ -143,6 +149,22 @@ impl Flow {
         self.pending.push_front(part);
     }
 
+    /// Sets a piece aside that must not be sent now.
+    pub(crate) fn hold(&mut self, part: Part) {
+        self.held.push(part);
+    }
+
+    /// Brings back what was set aside.
+    pub(crate) fn release(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.requeue(held.into_iter());
+    }
+
+    /// The request that a piece is of.
+    pub(crate) fn request(&self, part: &Part) -> Option<&Request> {
+        Some(&self.entries.get(part.request as usize)?.request)
+    }
+
     /// Takes in the target's answer to a piece.
     pub(crate) fn answered(
         &mut self,
@@ -155,11 +177,11 @@ impl Flow {
             self.finish(part, None, done);
             return Verdict::Done;
         }
-        if status.is_path_related() && !is_final(status) {
+        let patience = *part.patience.get_or_insert(later(now, self.patience));
+        if is_path_related(status) && now < patience {
             self.pending.push_front(part);
             return Verdict::Failover;
         }
-        let patience = *part.patience.get_or_insert(now + self.patience);
         if is_passing(status) && now < patience {
             self.delayed.push_back((now + RETRY_PAUSE, part));
             return Verdict::Retry;
@@ -198,7 +220,9 @@ impl Flow {
     pub(crate) fn fail_all(&mut self, error: IoError, done: &mut VecDeque<Done>) {
         let delayed = std::mem::take(&mut self.delayed);
         let pending = std::mem::take(&mut self.pending);
-        for part in pending.into_iter().chain(delayed.into_iter().map(|d| d.1)) {
+        let held = std::mem::take(&mut self.held);
+        let waiting = pending.into_iter().chain(held);
+        for part in waiting.chain(delayed.into_iter().map(|d| d.1)) {
             self.finish(part, Some(error), done);
         }
     }
@@ -218,9 +242,14 @@ impl Flow {
     }
 }
 
-/// A path-related status that another path would repeat.
-fn is_final(status: Status) -> bool {
-    status.code() == Status::HOST_ABORTED.code()
+/// `now` and so much more, or as late as can be said.
+pub(crate) fn later(now: Instant, by: Duration) -> Instant {
+    now.checked_add(by).unwrap_or(now + TIME_MAX)
+}
+
+/// Whether another path may give another answer.
+fn is_path_related(status: Status) -> bool {
+    status.is_path_related() && !status.is_dnr() && status.code() != Status::HOST_ABORTED.code()
 }
 
 /// Errors that the same command may not meet again.
@@ -286,6 +315,8 @@ mod tests {
             (Status::NAMESPACE_NOT_READY.dnr(), Verdict::Done),
             (Status::ANA_INACCESSIBLE, Verdict::Failover),
             (Status::INTERNAL_PATH, Verdict::Failover),
+            (Status::INTERNAL_PATH.dnr(), Verdict::Done),
+            (Status::HOST_ABORTED, Verdict::Done),
         ];
         for (status, wanted) in table {
             let (mut flow, mut done) = (Flow::new(4, PATIENCE), VecDeque::new());
@@ -312,6 +343,48 @@ mod tests {
             flow.tick(now);
         }
         assert_eq!(sent, 5000 / 250 + 1);
+    }
+
+    #[test]
+    fn a_path_related_status_is_repeated_for_a_bounded_time() {
+        let now = Instant::now();
+        let (mut flow, mut done) = (Flow::new(4, PATIENCE), VecDeque::new());
+        flow.submit(request(1, 1)).unwrap();
+        for (second, verdict) in [
+            (0, Verdict::Failover),
+            (4, Verdict::Failover),
+            (5, Verdict::Done),
+        ] {
+            let (part, _) = flow.next(|_| 1).unwrap();
+            let at = now + Duration::from_secs(second);
+            assert_eq!(
+                flow.answered(part, Status::INTERNAL_PATH, at, &mut done),
+                verdict
+            );
+        }
+        assert_eq!(later(now, Duration::MAX), now + TIME_MAX);
+    }
+
+    #[test]
+    fn what_is_held_keeps_its_place() {
+        let (mut flow, mut done) = (Flow::new(9, PATIENCE), VecDeque::new());
+        for token in 0..4 {
+            flow.submit(request(token, 1)).unwrap();
+        }
+        let (first, _) = flow.next(|_| 1).unwrap();
+        flow.hold(first);
+        let (second, of) = flow.next(|_| 1).unwrap();
+        assert_eq!((of.token, flow.request(&second).unwrap().token), (1, 1));
+        flow.hold(second);
+        flow.release();
+        let order: Vec<_> = std::iter::from_fn(|| flow.next(|_| 1)).collect();
+        assert_eq!(
+            order.iter().map(|(_, r)| r.token).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
+        flow.hold(order[0].0);
+        flow.fail_all(IoError::Closed, &mut done);
+        assert_eq!(done.len(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One namespace over several paths: connects, keeps alive, reconnects, carries requests.
 
 mod control;
+mod events;
 mod life;
 
 use std::collections::VecDeque;
@@ -9,81 +10,46 @@ use std::time::Instant;
 use roadstead_nvme::Sqe;
 use roadstead_nvme::command::{Blocks, IoCommand};
 
-use crate::action::{Action, Command, PathReport, PathState, Payload};
-use crate::admin::Control;
-use crate::backoff::Backoff;
+use crate::action::{Action, Command, Epoch, PathReport, Payload};
+use crate::association::Association;
+use crate::choice::choose;
 use crate::config::HostConfig;
 use crate::flow::{COMMAND_BLOCKS_MAX, Flow};
-use crate::queue::{CONTROL_CID, InFlight, Queue, Transfer};
+use crate::ghost::{Ghosts, Range};
+use crate::path::Path;
+use crate::queue::{CONTROL_CID, InFlight, Transfer};
 use crate::request::{Done, IoError, Op, Refused, Request};
-use crate::setup::{Grants, NamespaceInfo, SetUp};
-
-#[derive(Debug)]
-enum Phase {
-    /// Until it is time to connect.
-    Waiting(Instant),
-    /// On the admin queue. `later`: a command to be sent at its time.
-    SetUp {
-        deadline: Instant,
-        machine: Box<SetUp>,
-        later: Option<(Instant, Control)>,
-    },
-    /// Opening I/O queues.
-    Queues {
-        deadline: Instant,
-    },
-    Live,
-    Closed,
-}
-
-/// What is known of the controller now connected.
-#[derive(Debug)]
-struct Association {
-    grants: Grants,
-    queues: Vec<Queue>,
-    next_queue: usize,
-    keep_alive_at: Instant,
-    keep_alive_sent: Option<Instant>,
-    /// A look at the namespace is under way: the log page was asked for (true) or the namespace (false).
-    look: Option<bool>,
-    look_again: bool,
-}
+use crate::setup::NamespaceInfo;
 
 /// See the crate's documentation.
 #[derive(Debug)]
 pub struct Host {
     config: HostConfig,
-    phase: Phase,
-    epoch: u32,
-    path: usize,
-    backoff: Backoff,
-    association: Option<Association>,
+    paths: Vec<Path>,
+    /// The path of the last command.
+    last_path: usize,
     info: Option<NamespaceInfo>,
     flow: Flow,
-    /// Since when no path works.
-    down_since: Option<Instant>,
+    ghosts: Ghosts,
+    /// There is no path to wait for.
     given_up: bool,
-    sequence: u16,
-    path_errors: Vec<String>,
+    closed: bool,
     actions: VecDeque<Action>,
     done: VecDeque<Done>,
 }
 impl Host {
     /// A host that connects at its first [`Self::tick`].
     pub fn new(config: HostConfig, now: Instant) -> Self {
+        let paths = (0..=u16::MAX).take(config.paths);
         Self {
             flow: Flow::new(config.limits.requests_max, config.limits.ctrl_loss),
-            path_errors: vec![String::new(); config.paths],
+            paths: paths.map(|index| Path::new(index, now)).collect(),
             config,
-            phase: Phase::Waiting(now),
-            epoch: 0,
-            path: 0,
-            backoff: Backoff::new(),
-            association: None,
+            last_path: 0,
             info: None,
-            down_since: None,
+            ghosts: Ghosts::default(),
             given_up: false,
-            sequence: 0,
+            closed: false,
             actions: VecDeque::new(),
             done: VecDeque::new(),
         }
@@ -94,21 +60,15 @@ impl Host {
         self.info.as_ref()
     }
 
-    /// The attempt to connect that is under way, or whose connections are in use.
-    pub fn epoch(&self) -> u32 {
-        self.epoch
+    /// Whether this attempt is under way, or its connections are in use.
+    pub fn is_current(&self, epoch: Epoch) -> bool {
+        let path = self.paths.get(usize::from(epoch.path));
+        !self.closed && path.is_some_and(|path| path.epoch == epoch)
     }
 
     /// Requests that are not done.
     pub fn outstanding(&self) -> usize {
         self.flow.len()
-    }
-
-    /// Most data that goes in a command's capsule, in bytes; 0 while there is no controller.
-    pub fn in_capsule_bytes(&self) -> u32 {
-        self.association
-            .as_ref()
-            .map_or(0, |a| a.grants.in_capsule_bytes)
     }
 
     /// The next thing to do.
@@ -133,39 +93,43 @@ impl Host {
             return Err(Refused::OutOfRange);
         }
         self.flow.submit(request)?;
-        if self.given_up {
-            self.flow.fail_all(IoError::PathLost, &mut self.done);
-        } else if matches!(self.phase, Phase::Closed) {
+        if self.closed {
             self.flow.fail_all(IoError::Closed, &mut self.done);
+        } else if self.given_up {
+            self.flow.fail_all(IoError::PathLost, &mut self.done);
         }
         Ok(())
     }
 
     /// The next command to send, as long as queues have room.
     pub fn next_command(&mut self, now: Instant) -> Option<Command> {
-        let (Phase::Live, Some(association), Some(info)) =
-            (&self.phase, &mut self.association, &self.info)
-        else {
-            return None;
-        };
-        let transfer_blocks = association.grants.transfer_bytes_max / info.block_bytes;
-        let zeroes_blocks = association.grants.zeroes_bytes_max / u64::from(info.block_bytes);
-        let zeroes_blocks = u32::try_from(zeroes_blocks).unwrap_or(COMMAND_BLOCKS_MAX);
-        loop {
-            if !self.flow.has_pending() {
-                return None;
-            }
-            let (index, qid) = association.queue_with_room()?;
-            let (part, request) = self.flow.next(|op| match op {
-                Op::WriteZeroes { .. } => zeroes_blocks,
-                _ => transfer_blocks,
-            })?;
+        while self.flow.has_pending() {
+            let candidates = self.paths.iter().enumerate();
+            let candidates =
+                candidates.filter_map(|(index, path)| Some(path.usable()?.candidate(index)));
+            let chosen = choose(self.config.limits.policy, candidates, self.last_path)?;
+            let path = self.paths.get_mut(chosen)?;
+            let (epoch, association) = (path.epoch, path.association.as_mut()?);
+            let info = self.info.as_ref()?;
+            let Some((part, request)) = self
+                .flow
+                .next(|op| blocks_max(op, association, info.block_bytes))
+            else {
+                continue;
+            };
             if matches!(request.op, Op::WriteZeroes { .. }) && !info.has_write_zeroes {
                 let error = Some(IoError::Unsupported);
                 self.flow.finish(part, error, &mut self.done);
                 continue;
             }
-            let queue = association.queues.get_mut(index)?;
+            let range = Range {
+                lba: request.lba + u64::from(part.first),
+                blocks: part.blocks,
+            };
+            if request.op.is_write() && self.ghosts.block(part.sequence, range) {
+                self.flow.hold(part);
+                continue;
+            }
             let has_data = matches!(request.op, Op::Read | Op::Write { .. });
             let transfer = Transfer {
                 token: request.token,
@@ -181,110 +145,102 @@ impl Host {
                 part,
                 transfer,
                 moved_bytes: 0,
+                started: now,
+                is_aborted: false,
+                is_damaged: false,
             };
-            let Some(cid) = queue.start(in_flight, now) else {
+            let Some((qid, cid)) = association.start(in_flight) else {
                 self.flow.put_back(part);
                 return None;
             };
-            let lba = request.lba + u64::from(part.first);
+            self.last_path = chosen;
             return Some(Command {
+                epoch,
                 qid,
-                sqe: encode(request.op, cid, info.nsid, lba, part.blocks),
+                sqe: encode(request.op, cid, association.nsid, range),
                 payload: match request.op {
                     Op::Read => Payload::Read(transfer),
                     Op::Write { .. } => Payload::Write(transfer),
                     Op::Flush | Op::WriteZeroes { .. } => Payload::None,
                 },
+                in_capsule_bytes: association.grants.in_capsule_bytes,
             });
         }
+        None
     }
 
     /// Data of a read came: `length_bytes` at `offset_bytes` of the command's data. Returns where it goes.
     /// `None`: it belongs to no read in flight, or is not the next; the connection must end.
     pub fn received(
         &mut self,
-        epoch: u32,
+        epoch: Epoch,
         qid: u16,
         cid: u16,
         offset_bytes: u32,
         length_bytes: u32,
     ) -> Option<Transfer> {
         let command = self.in_flight(epoch, qid, cid)?;
-        command.moved(true, offset_bytes, length_bytes)
+        command.received(offset_bytes, length_bytes)
     }
 
-    /// The target asks for data of a write. Returns where it comes from; each byte is asked for once.
-    /// `None`: it belongs to no write in flight, or is not the next; the connection must end.
+    /// The target asks for data of a write, in any order. Returns where it comes from.
+    /// `None`: it belongs to no write in flight, or more is asked for than there is; the connection must end.
     pub fn asked(
         &mut self,
-        epoch: u32,
+        epoch: Epoch,
         qid: u16,
         cid: u16,
         offset_bytes: u32,
         length_bytes: u32,
     ) -> Option<Transfer> {
         let command = self.in_flight(epoch, qid, cid)?;
-        command.moved(false, offset_bytes, length_bytes)
+        command.asked(offset_bytes, length_bytes)
     }
 
-    fn in_flight(&mut self, epoch: u32, qid: u16, cid: u16) -> Option<&mut InFlight> {
-        if epoch != self.epoch || cid & CONTROL_CID != 0 {
+    /// Data of a read came with a wrong checksum: it will be read again.
+    pub fn damaged(&mut self, epoch: Epoch, qid: u16, cid: u16) {
+        if let Some(command) = self.in_flight(epoch, qid, cid) {
+            command.is_damaged = true;
+        }
+    }
+
+    /// The place of the path of an attempt that is under way.
+    fn current(&self, epoch: Epoch) -> Option<usize> {
+        self.is_current(epoch).then_some(usize::from(epoch.path))
+    }
+
+    fn in_flight(&mut self, epoch: Epoch, qid: u16, cid: u16) -> Option<&mut InFlight> {
+        if cid & CONTROL_CID != 0 {
             return None;
         }
+        let path = self.current(epoch)?;
+        let association = self.paths.get_mut(path)?.association.as_mut()?;
         let index = usize::from(qid.checked_sub(1)?);
-        self.association.as_mut()?.queues.get_mut(index)?.get(cid)
+        association.queues.get_mut(index)?.get(cid)
     }
 
     /// What every path does now.
     pub fn paths(&self) -> Vec<PathReport> {
-        let live = matches!(self.phase, Phase::Live);
-        let report = |(index, error): (usize, &String)| {
-            let state = if live && index == self.path {
-                PathState::Live
-            } else if self.given_up {
-                PathState::Failed
-            } else {
-                PathState::Connecting
-            };
-            let message = match (state, error.is_empty()) {
-                (PathState::Connecting, true) if live => "stands by".into(),
-                _ => error.clone(),
-            };
-            PathReport { state, message }
-        };
-        self.path_errors.iter().enumerate().map(report).collect()
-    }
-
-    /// Ends everything; requests that are not done fail with [`IoError::Closed`].
-    pub fn close(&mut self) {
-        if let Some(association) = self.association.take() {
-            let queues = association.queues.into_iter();
-            self.flow.requeue(queues.flat_map(Queue::abandon));
-        }
-        self.flow.fail_all(IoError::Closed, &mut self.done);
-        self.actions.push_back(Action::Close { epoch: self.epoch });
-        self.phase = Phase::Closed;
-        self.down_since = None;
+        self.paths.iter().map(Path::report).collect()
     }
 }
 
-impl Association {
-    /// The next queue that can take a command, in turn.
-    fn queue_with_room(&mut self) -> Option<(usize, u16)> {
-        let count = self.queues.len();
-        for step in 0..count {
-            let index = (self.next_queue + step) % count;
-            if self.queues.get(index).is_some_and(Queue::has_room) {
-                self.next_queue = (index + 1) % count;
-                return Some((index, u16::try_from(index + 1).ok()?));
-            }
+/// Most blocks of one command.
+fn blocks_max(op: Op, association: &Association, block_bytes: u32) -> u32 {
+    match op {
+        Op::WriteZeroes { .. } => {
+            let blocks = association.grants.zeroes_bytes_max / u64::from(block_bytes);
+            u32::try_from(blocks).unwrap_or(COMMAND_BLOCKS_MAX)
         }
-        None
+        _ => association.grants.transfer_bytes_max / block_bytes,
     }
 }
 
-fn encode(op: Op, cid: u16, nsid: u32, start: u64, count: u32) -> Sqe {
-    let blocks = Blocks { start, count };
+fn encode(op: Op, cid: u16, nsid: u32, range: Range) -> Sqe {
+    let blocks = Blocks {
+        start: range.lba,
+        count: range.blocks,
+    };
     let command = match op {
         Op::Read => IoCommand::Read {
             nsid,

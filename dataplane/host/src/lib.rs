@@ -1,37 +1,49 @@
 //! The host (initiator) side of NVMe over Fabrics for one namespace, as state machines.
 //!
-//! A [`Host`] connects to a subsystem over one of several paths, finds a namespace by its UUID, and carries
+//! A [`Host`] connects to a subsystem over all of its paths at once, finds a namespace by its UUID, and carries
 //! reads, writes and the like to it. It has no socket and no clock: the rim tells it what happened
 //! (`ready`, `completed`, `lost`, `tick`, each with the time) and does the [`Action`]s it asks for.
 //!
+//! Paths: each has a controller of its own. Commands go over the paths in the best ANA state (optimized before
+//! non-optimized before none), by [`PathPolicy`]. What was in flight on a lost path, or was answered with a
+//! path-related status, goes to another path at once. Times mean what they mean to Linux: see [`Limits`].
+//!
 //! Guaranteed:
 //! - Every accepted request is done exactly once, with success, the target's final status, or
-//!   [`IoError::PathLost`] once no path has worked for the time-out given. It is never failed before for want
+//!   [`IoError::PathLost`] once there is no path left to wait for. It is never failed before for want
 //!   of a connection: what was in flight on a lost connection is sent again.
+//! - A copy of a write that may still be under way on a lost path undoes no newer one: other writes to its blocks
+//!   wait until it cannot take effect any more.
 //! - A completion that belongs to no command in flight ends the connection, and changes nothing else.
-//! - A flush covers every write that was done before it was submitted, as the target keeps it.
+//! - A flush covers every write that was done before it was submitted, whatever path it took.
 //!
-//! Assumed: the target executes no command of a connection after it has accepted the next connection of the
-//! same host; otherwise a write that was sent twice may land late. And what the target has completed it
-//! keeps while it lives: a target that loses its volatile cache and comes back is not noticed.
+//! Assumed: the target executes no command of a controller after it has accepted the next controller of the
+//! same host over the same path, nor after the keep-alive timer of the controller has run out twice and it has
+//! quiesced; a flush through one controller covers what was written through all of them; and what the target has
+//! completed it keeps while it lives: a target that loses its volatile cache and comes back is not noticed.
 //!
-//! Left out: ANA states (a path-related status moves on to the next path), authentication, reservations.
+//! Left out: authentication, reservations.
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0c.
 
 mod action;
 mod admin;
+mod ana;
+mod association;
 mod backoff;
+mod choice;
 mod config;
 mod flow;
+mod ghost;
 mod host;
+mod path;
 mod queue;
 mod request;
 mod setup;
 
-pub use action::{Action, Command, PathReport, PathState, Payload};
-pub use backoff::{BACKOFF_MAX, BACKOFF_MIN};
-pub use config::{HostConfig, Identity, Limits, Wanted};
+pub use action::{Action, Command, Epoch, PathReport, PathState, Payload};
+pub use backoff::BACKOFF_MIN;
+pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};
 pub use host::Host;
 pub use queue::{QUEUE_DEPTH_MAX, Transfer};
 pub use request::{Done, IoError, Op, Refused, Request};

@@ -1,6 +1,6 @@
 //! The commands in flight on one I/O queue.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::flow::Part;
 
@@ -33,17 +33,33 @@ pub(crate) struct InFlight {
     pub(crate) transfer: Transfer,
     /// Bytes that came, for reads; that were asked for, for writes.
     pub(crate) moved_bytes: u32,
+    pub(crate) started: Instant,
+    pub(crate) is_aborted: bool,
+    /// Its data came with a wrong checksum.
+    pub(crate) is_damaged: bool,
 }
 
 impl InFlight {
-    /// Takes note of the next bytes; `None` when they are not the next or beyond the end.
-    pub(crate) fn moved(&mut self, is_read: bool, offset: u32, length: u32) -> Option<Transfer> {
-        let end = offset.checked_add(length)?;
-        let is_next = offset == self.moved_bytes && end <= self.transfer.length_bytes;
-        if self.transfer.is_read != is_read || !is_next {
+    /// Takes note of bytes that come; `None` when they are not the next or beyond the end.
+    pub(crate) fn received(&mut self, offset: u32, length: u32) -> Option<Transfer> {
+        let is_next = self.transfer.is_read && offset == self.moved_bytes;
+        is_next.then(|| self.moved(offset, length)).flatten()
+    }
+
+    /// Takes note of bytes that are asked for, in any order; `None` when they are beyond the end, or more than there
+    /// are.
+    pub(crate) fn asked(&mut self, offset: u32, length: u32) -> Option<Transfer> {
+        let is_write = !self.transfer.is_read;
+        is_write.then(|| self.moved(offset, length)).flatten()
+    }
+
+    fn moved(&mut self, offset: u32, length: u32) -> Option<Transfer> {
+        let moved_bytes = self.moved_bytes.checked_add(length)?;
+        let end = offset.checked_add(length)?.max(moved_bytes);
+        if end > self.transfer.length_bytes {
             return None;
         }
-        self.moved_bytes = end;
+        self.moved_bytes = moved_bytes;
         Some(self.transfer)
     }
 }
@@ -55,18 +71,37 @@ struct Slot {
 }
 
 /// One I/O queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Queue {
     slots: Vec<Slot>,
     free: Vec<u16>,
     /// The I/O Connect was accepted.
     pub(crate) connected: bool,
-    /// When a command last completed, or the first one of now was sent.
-    pub(crate) progress: Instant,
+    /// No command in flight needs [`Self::check`] before.
+    pub(crate) check_at: Instant,
+    times: Times,
+}
+
+/// How long commands may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Until a command is aborted.
+    pub(crate) io_timeout: Duration,
+    /// From then until its controller is reset.
+    pub(crate) abort_timeout: Duration,
+}
+
+/// What to do about commands that are not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    Fine,
+    /// Abort the command with this identifier.
+    Abort(u16),
+    Reset,
 }
 
 impl Queue {
-    pub(crate) fn new(depth: u16, now: Instant) -> Self {
+    pub(crate) fn new(depth: u16, times: Times, now: Instant) -> Self {
         let depth = depth.clamp(1, QUEUE_DEPTH_MAX);
         let slot = Slot {
             generation: 0,
@@ -76,7 +111,8 @@ impl Queue {
             slots: vec![slot; usize::from(depth)],
             free: (0..depth).rev().collect(),
             connected: false,
-            progress: now,
+            check_at: now,
+            times,
         }
     }
 
@@ -89,13 +125,14 @@ impl Queue {
     }
 
     /// Takes a slot; the identifier is the command's. `None` when all are in use.
-    pub(crate) fn start(&mut self, command: InFlight, now: Instant) -> Option<u16> {
+    pub(crate) fn start(&mut self, command: InFlight) -> Option<u16> {
         let number = self.free.pop()?;
         let slot = self.slots.get_mut(usize::from(number))?;
+        let started = command.started;
         slot.command = Some(command);
         let cid = slot.generation << SLOT_BITS | number;
         if self.in_flight() == 1 {
-            self.progress = now;
+            self.check_at = started + self.times.io_timeout;
         }
         Some(cid)
     }
@@ -109,7 +146,7 @@ impl Queue {
     }
 
     /// Frees the slot. `None` for an identifier that is not in flight.
-    pub(crate) fn finish(&mut self, cid: u16, now: Instant) -> Option<InFlight> {
+    pub(crate) fn finish(&mut self, cid: u16) -> Option<InFlight> {
         let number = cid & SLOT_MASK;
         let slot = self.slots.get_mut(usize::from(number))?;
         if slot.generation != cid >> SLOT_BITS {
@@ -118,8 +155,39 @@ impl Queue {
         let command = slot.command.take()?;
         slot.generation = (slot.generation + 1) % GENERATIONS;
         self.free.push(number);
-        self.progress = now;
         Some(command)
+    }
+
+    /// Looks for commands that are in flight for too long. Marks the one to be aborted as aborted.
+    pub(crate) fn check(&mut self, may_abort: bool, now: Instant) -> Check {
+        if self.in_flight() == 0 || now < self.check_at {
+            return Check::Fine;
+        }
+        let Times {
+            io_timeout,
+            abort_timeout,
+        } = self.times;
+        let mut next = now + io_timeout;
+        let mut verdict = Check::Fine;
+        for (slot, number) in self.slots.iter_mut().zip(0_u16..) {
+            let Some(command) = &mut slot.command else {
+                continue;
+            };
+            let mut due = command.started + io_timeout;
+            if due <= now {
+                due += abort_timeout;
+                if due <= now {
+                    return Check::Reset;
+                }
+                if may_abort && !command.is_aborted && verdict == Check::Fine {
+                    command.is_aborted = true;
+                    verdict = Check::Abort(slot.generation << SLOT_BITS | number);
+                }
+            }
+            next = next.min(due);
+        }
+        self.check_at = next;
+        verdict
     }
 
     /// Takes every command, for the connection is gone.
@@ -134,6 +202,11 @@ impl Queue {
 mod tests {
     use super::*;
 
+    const TIMES: Times = Times {
+        io_timeout: Duration::from_secs(30),
+        abort_timeout: Duration::from_secs(5),
+    };
+
     fn command(request: u32) -> InFlight {
         InFlight {
             part: Part::whole(request, 1, u64::from(request)),
@@ -144,25 +217,28 @@ mod tests {
                 is_read: false,
             },
             moved_bytes: 0,
+            started: Instant::now(),
+            is_aborted: false,
+            is_damaged: false,
         }
     }
 
     #[test]
     fn an_identifier_completes_once() {
         let now = Instant::now();
-        let mut queue = Queue::new(2, now);
+        let mut queue = Queue::new(2, TIMES, now);
         assert!(!queue.has_room());
         queue.connected = true;
-        let first = queue.start(command(1), now).unwrap();
-        let second = queue.start(command(2), now).unwrap();
-        assert!(queue.start(command(3), now).is_none() && !queue.has_room());
-        assert!(queue.finish(first, now).is_some());
-        assert!(queue.finish(first, now).is_none());
-        let third = queue.start(command(3), now).unwrap();
+        let first = queue.start(command(1)).unwrap();
+        let second = queue.start(command(2)).unwrap();
+        assert!(queue.start(command(3)).is_none() && !queue.has_room());
+        assert!(queue.finish(first).is_some());
+        assert!(queue.finish(first).is_none());
+        let third = queue.start(command(3)).unwrap();
         assert_ne!(first, third, "a slot's next command has another name");
         assert!(queue.get(first).is_none() && queue.get(third).is_some());
         for wrong in [CONTROL_CID | second, 7, SLOT_MASK] {
-            assert!(queue.finish(wrong, now).is_none());
+            assert!(queue.finish(wrong).is_none());
         }
         assert_eq!(queue.abandon().count(), 2);
     }
@@ -170,11 +246,44 @@ mod tests {
     #[test]
     fn identifiers_never_collide_with_control_commands() {
         let now = Instant::now();
-        let mut queue = Queue::new(1, now);
+        let mut queue = Queue::new(1, TIMES, now);
         for _ in 0..1000 {
-            let cid = queue.start(command(0), now).unwrap();
+            let cid = queue.start(command(0)).unwrap();
             assert_eq!(cid & CONTROL_CID, 0);
-            queue.finish(cid, now).unwrap();
+            queue.finish(cid).unwrap();
         }
+    }
+
+    #[test]
+    fn a_stuck_command_is_aborted_and_then_costs_a_reset() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut queue = Queue::new(4, TIMES, begin);
+        let started = |request, seconds| InFlight {
+            started: at(seconds),
+            ..command(request)
+        };
+        let stuck = queue.start(started(1, 0)).unwrap();
+        let other = queue.start(started(2, 20)).unwrap();
+        assert_eq!(queue.check_at, at(30));
+        assert_eq!(queue.check(true, at(29)), Check::Fine);
+        // Others that complete change nothing.
+        let quick = queue.start(started(3, 29)).unwrap();
+        assert!(queue.finish(quick).is_some());
+        assert_eq!(queue.check(true, at(30)), Check::Abort(stuck));
+        assert_eq!(
+            (queue.check(true, at(31)), queue.check_at),
+            (Check::Fine, at(35))
+        );
+        let mut answered = queue.clone();
+        assert_eq!(queue.check(true, at(35)), Check::Reset);
+        assert!(answered.finish(stuck).is_some());
+        assert_eq!(answered.check(true, at(35)), Check::Fine);
+        assert_eq!(answered.check_at, at(50));
+        // One Abort at a time.
+        assert_eq!(answered.check(false, at(50)), Check::Fine);
+        assert_eq!(answered.check(true, at(55)), Check::Reset);
+        assert!(answered.finish(other).is_some());
+        assert_eq!(answered.check(true, at(99)), Check::Fine);
     }
 }

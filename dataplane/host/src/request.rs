@@ -21,6 +21,13 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether it changes blocks.
+    pub(crate) fn is_write(self) -> bool {
+        matches!(self, Self::Write { .. } | Self::WriteZeroes { .. })
+    }
+}
+
 /// One request to a namespace; of any size, it is split as the target needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -54,7 +61,7 @@ pub enum IoError {
     /// The target's answer.
     #[error("the target answers: {0}")]
     Status(Status),
-    /// No path worked for as long as the configuration allows.
+    /// No path worked for as long as the configuration allows to wait.
     #[error("no path to the target worked for the configured time")]
     PathLost,
     /// The target does not know the command.

@@ -10,8 +10,9 @@ use roadstead_nvme::{Cqe, Status};
 use uuid::Uuid;
 
 use crate::admin::{
-    Control, ControllerData, NamespaceData, descriptor_uuid, namespace_list, zeroes_limit,
+    Ana, Control, ControllerData, NamespaceData, descriptor_uuid, namespace_list, zeroes_limit,
 };
+use crate::ana::{Access, group_state};
 use crate::config::{HostConfig, Wanted};
 use crate::queue::QUEUE_DEPTH_MAX;
 
@@ -21,8 +22,6 @@ const ADMIN_SQSIZE: u16 = 31;
 const READY_POLL: Duration = Duration::from_millis(10);
 /// Data of one command when the controller names no limit, or a larger one, in bytes.
 const TRANSFER_BYTES_MAX: u32 = 1 << 20;
-/// The controller is told a keep-alive time-out of so many times ours: it gives up after us.
-const KATO_FACTOR: u32 = 3;
 
 /// The namespace as the target describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +60,12 @@ pub enum SetUpError {
     /// The target's answer makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
+    /// The namespace was there and is not any more.
+    #[error("the subsystem does not have the namespace with identifier {nsid} any more")]
+    Gone {
+        /// Its identifier.
+        nsid: u32,
+    },
     /// The namespace is not in the subsystem.
     #[error("the subsystem has no namespace with {wanted}; it has {found}")]
     NoNamespace {
@@ -81,7 +86,21 @@ pub(crate) struct Grants {
     pub(crate) transfer_bytes_max: u32,
     pub(crate) zeroes_bytes_max: u64,
     pub(crate) in_capsule_bytes: u32,
-    pub(crate) has_events: bool,
+    /// The events that were asked for.
+    pub(crate) events: u32,
+    /// `None`: no ANA, or a log page that is larger than one command can carry.
+    pub(crate) ana: Option<Ana>,
+    /// How long it takes to end its commands once it has ended.
+    pub(crate) quiesce: Duration,
+}
+
+/// The way to a namespace through one controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) grants: Grants,
+    pub(crate) info: NamespaceInfo,
+    pub(crate) ana_group: u32,
+    pub(crate) access: Access,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +116,7 @@ enum Step {
     Namespaces,
     Descriptors,
     Namespace,
+    Ana,
 }
 
 impl Step {
@@ -110,6 +130,7 @@ impl Step {
             Self::Namespaces => "Identify Active Namespaces",
             Self::Descriptors => "Identify Namespace Descriptors",
             Self::Namespace => "Identify Namespace",
+            Self::Ana => "Get Log Page (ANA)",
         }
     }
 }
@@ -119,7 +140,7 @@ pub(crate) enum Progress {
     Send(Control),
     /// Send this at that time.
     Later(Instant, Control),
-    Done(Grants, NamespaceInfo),
+    Done(Box<Way>),
 }
 
 /// The sequence on the admin queue.
@@ -137,6 +158,8 @@ pub(crate) struct SetUp {
     seen: Vec<String>,
     nsid: u32,
     uuid: Option<Uuid>,
+    /// Complete but for the ANA state.
+    way: Option<Box<Way>>,
 }
 
 impl SetUp {
@@ -153,8 +176,9 @@ impl SetUp {
             seen: Vec::new(),
             nsid: 0,
             uuid: None,
+            way: None,
         };
-        let kato = config.limits.keep_alive.as_millis() * u128::from(KATO_FACTOR);
+        let kato = config.limits.kato().as_millis();
         let queue = Connect {
             qid: 0,
             sqsize: ADMIN_SQSIZE,
@@ -174,8 +198,9 @@ impl SetUp {
         now: Instant,
     ) -> Result<Progress, SetUpError> {
         let status = cqe.status();
-        // Controllers before version 2.0 do not know these limits, and have none.
-        if !status.is_success() && self.step != Step::Limits {
+        // Controllers before version 2.0 do not know these limits, and have none. Those before 1.3 tell no names.
+        let may_fail = matches!(self.step, Step::Limits | Step::Descriptors);
+        if !status.is_success() && !may_fail {
             return Err(SetUpError::Refused {
                 what: self.step.name(),
                 status,
@@ -227,9 +252,9 @@ impl SetUp {
                     .limits
                     .io_queues
                     .clamp(1, u16::try_from(granted).unwrap_or(u16::MAX));
-                match self.has_events() {
-                    true => (Step::Events, Control::want_events()),
-                    false => (
+                match self.controller.map_or(0, |c| c.events) {
+                    events @ 1.. => (Step::Events, Control::want_events(events)),
+                    0 => (
                         Step::Namespaces,
                         Control::identify(cns::ACTIVE_NAMESPACES, 0),
                     ),
@@ -245,7 +270,7 @@ impl SetUp {
                 self.next_candidate(config)?
             }
             Step::Descriptors => {
-                self.uuid = descriptor_uuid(data);
+                self.uuid = descriptor_uuid(data).filter(|_| status.is_success());
                 if self.is_wanted(config.namespace) {
                     (
                         Step::Namespace,
@@ -257,14 +282,25 @@ impl SetUp {
                     self.next_candidate(config)?
                 }
             }
-            Step::Namespace => return self.finish(config, data),
+            Step::Namespace => {
+                let way = Box::new(self.way(config, data)?);
+                let Some(ana) = way.grants.ana else {
+                    return Ok(Progress::Done(way));
+                };
+                self.way = Some(way);
+                (Step::Ana, Control::ana_log(ana.log_bytes))
+            }
+            Step::Ana => {
+                let mut way = self
+                    .way
+                    .take()
+                    .ok_or(SetUpError::Invalid("the ANA log came before the namespace"))?;
+                way.access = group_state(data, way.ana_group).ok_or(NO_ANA_GROUP)?;
+                return Ok(Progress::Done(way));
+            }
         };
         self.step = step;
         Ok(Progress::Send(command))
-    }
-
-    fn has_events(&self) -> bool {
-        self.controller.is_some_and(|c| c.has_events)
     }
 
     fn is_wanted(&self, wanted: Wanted) -> bool {
@@ -296,20 +332,29 @@ impl SetUp {
         ))
     }
 
-    fn finish(&self, config: &HostConfig, data: &[u8]) -> Result<Progress, SetUpError> {
+    /// The way with the namespace's data; its ANA state is the best until the log is read.
+    fn way(&self, config: &HostConfig, data: &[u8]) -> Result<Way, SetUpError> {
         let controller = self
             .controller
             .ok_or(SetUpError::Invalid("the controller was not identified"))?;
         let namespace = NamespaceData::parse(data).ok_or(SetUpError::Invalid(
             "the namespace has a format with metadata or an odd block size",
         ))?;
+        if namespace.blocks == 0 {
+            return Err(SetUpError::Gone { nsid: self.nsid });
+        }
         let page_bytes = self.capabilities.page_bytes_min();
         let limit = |exponent: u8| match exponent {
             0 => u64::MAX,
             _ => page_bytes.saturating_mul(1 << exponent.min(40)),
         };
         let transfer_bytes = limit(controller.mdts).min(u64::from(TRANSFER_BYTES_MAX));
+        let transfer_bytes = u32::try_from(transfer_bytes).unwrap_or(TRANSFER_BYTES_MAX);
         let entries = u16::try_from(self.capabilities.queue_entries()).unwrap_or(u16::MAX);
+        let commands_max = match controller.commands_max {
+            0 => u16::MAX,
+            commands => commands,
+        };
         let grants = Grants {
             cntlid: self.cntlid,
             io_queues: self.io_queues,
@@ -318,11 +363,14 @@ impl SetUp {
                 .limits
                 .queue_depth
                 .clamp(1, QUEUE_DEPTH_MAX)
+                .min(commands_max)
                 .min(entries.saturating_sub(1).max(1)),
-            transfer_bytes_max: u32::try_from(transfer_bytes).unwrap_or(TRANSFER_BYTES_MAX),
+            transfer_bytes_max: transfer_bytes,
             zeroes_bytes_max: limit(self.zeroes_limit),
             in_capsule_bytes: controller.in_capsule_bytes,
-            has_events: self.has_events(),
+            events: controller.events,
+            ana: controller.ana.filter(|ana| ana.log_bytes <= transfer_bytes),
+            quiesce: controller.quiesce,
         };
         let info = NamespaceInfo {
             nsid: self.nsid,
@@ -332,9 +380,18 @@ impl SetUp {
             read_only: namespace.read_only,
             has_write_zeroes: controller.has_write_zeroes,
         };
-        Ok(Progress::Done(grants, info))
+        Ok(Way {
+            grants,
+            info,
+            ana_group: namespace.ana_group,
+            access: Access::Optimized,
+        })
     }
 }
+
+/// The ANA log has to name every group.
+pub(crate) const NO_ANA_GROUP: SetUpError =
+    SetUpError::Invalid("the ANA log does not name the namespace's group");
 
 fn ask_ready() -> Control {
     Control::property_get(property::CSTS, false)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use roadstead_host::{
-    Action, Host, IoError, NamespaceInfo, Op, PathReport, Refused, Request, SetUpError,
+    Action, Epoch, Host, IoError, NamespaceInfo, Op, PathReport, Refused, Request, SetUpError,
 };
 use roadstead_ring::{Event, RingError, SocketId, TimerId};
 use roadstead_tcp::{PduWriter, Role};
@@ -15,10 +15,16 @@ use crate::connection::{Broken, Connection, Surroundings};
 use crate::rim::Rim;
 use crate::spec::Spec;
 
-/// How many tokens a client uses, from the one it was given: one for each queue and one for its timer.
+/// How many tokens a client uses, from the one it was given: one for each queue of each path and one for its timer.
 pub const QUEUE_TOKENS: u64 = 1 << 16;
-/// The timer's token, counted from the first.
+/// Tokens of a path; the queue's number is the lower part.
+const PATH_TOKENS: u64 = 1 << 12;
+/// The timer's token, counted from the first: of a queue that is never asked for.
 const TIMER: u64 = QUEUE_TOKENS - 1;
+/// Most paths of a client; others are not used.
+pub const PATHS_MAX: usize = 16;
+/// Most I/O queues of a path.
+pub const IO_QUEUES_MAX: u16 = 1 << 10;
 
 /// A request that ended; its memory comes back.
 #[derive(Debug)]
@@ -40,11 +46,14 @@ pub struct Client {
     spec: Spec,
     host: Host,
     token: u64,
-    connections: Vec<Option<Connection>>,
+    /// By path and queue.
+    connections: Vec<Vec<Option<Connection>>>,
     buffers: Buffers,
     timer: Option<(TimerId, Instant)>,
-    /// The errors of the paths tried before the first success; `None` after it.
-    first: Option<Vec<String>>,
+    /// The last error of each path before the first success; `None` after it.
+    first: Option<Vec<Option<String>>>,
+    /// Paths that are connected.
+    up: [bool; PATHS_MAX],
     changes: VecDeque<NamespaceInfo>,
     paths_changed: bool,
     /// A connection on which the target is being told what was wrong. At most one: the next one ends it.
@@ -54,15 +63,18 @@ pub struct Client {
 impl Client {
     /// A client that connects at its first [`Self::pump`]; its events carry tokens from `token` to
     /// `token` + [`QUEUE_TOKENS`] - 1.
-    pub fn new(spec: Spec, token: u64, now: Instant) -> Self {
+    pub fn new(mut spec: Spec, token: u64, now: Instant) -> Self {
+        spec.paths.truncate(PATHS_MAX);
+        let paths = spec.paths.len();
         Self {
             host: Host::new(spec.host_config(), now),
             spec,
             token,
-            connections: Vec::new(),
+            connections: std::iter::repeat_with(Vec::new).take(paths).collect(),
             buffers: Buffers::default(),
             timer: None,
-            first: Some(Vec::new()),
+            first: Some(vec![None; paths]),
+            up: [false; PATHS_MAX],
             changes: VecDeque::new(),
             paths_changed: true,
             ending: None,
@@ -90,10 +102,8 @@ impl Client {
     }
 
     /// The reasons, when every path was tried once and none has worked ever.
-    pub fn first_failure(&self) -> Option<&[String]> {
-        self.first
-            .as_deref()
-            .filter(|errors| errors.len() >= self.spec.paths.len())
+    pub fn first_failure(&self) -> Option<Vec<String>> {
+        self.first.as_ref()?.iter().cloned().collect()
     }
 
     /// The namespace was found, or has changed since the last call.
@@ -165,21 +175,32 @@ impl Client {
     /// Takes in an event that carries one of this client's tokens.
     pub fn event(&mut self, io: &mut impl Rim, event: Event<'_>) {
         match event {
-            Event::Connected { socket, .. } => {
-                if let Some(index) = self.find(socket)
-                    && let Some(Some(connection)) = self.connections.get(index)
+            Event::Connected { socket, token, .. } => {
+                if let Some((path, queue)) = self.find(socket, token)
+                    && let Some(Some(connection)) =
+                        self.connections.get(path).and_then(|p| p.get(queue))
                     && let Some(out) = io.output(socket)
                 {
                     connection.request(&self.spec, out);
                 }
             }
-            Event::Received { socket, data, .. } => self.received(io, socket, data),
-            Event::Closed { socket, error, .. } => {
+            Event::Received {
+                socket,
+                token,
+                data,
+                ..
+            } => self.received(io, socket, token, data),
+            Event::Closed {
+                socket,
+                token,
+                error,
+                ..
+            } => {
                 let reason = match error {
                     Some(error) => error.to_string(),
                     None => "the target closed the connection".into(),
                 };
-                self.lost(io, socket, reason);
+                self.lost(io, socket, token, reason);
                 // Nobody may call us again in this turn.
                 self.pump(io);
             }
@@ -194,19 +215,28 @@ impl Client {
     }
 
     /// The place of a connection; `None` for one of an attempt that is over.
-    fn find(&self, socket: SocketId) -> Option<usize> {
-        let is = |c: &Option<Connection>| c.as_ref().is_some_and(|c| c.socket == socket);
-        self.connections.iter().position(is)
+    fn find(&self, socket: SocketId, token: u64) -> Option<(usize, usize)> {
+        let place = token.checked_sub(self.token)?;
+        let path = usize::try_from(place / PATH_TOKENS).ok()?;
+        let queue = usize::try_from(place % PATH_TOKENS).ok()?;
+        let connection = self.connections.get(path)?.get(queue)?.as_ref()?;
+        (connection.socket == socket).then_some((path, queue))
     }
 
-    fn received(&mut self, io: &mut impl Rim, socket: SocketId, data: &[u8]) {
+    fn connection(&mut self, epoch: Epoch, qid: u16) -> Option<&mut Connection> {
+        let path = self.connections.get_mut(usize::from(epoch.path))?;
+        let connection = path.get_mut(usize::from(qid))?.as_mut()?;
+        (connection.epoch == epoch).then_some(connection)
+    }
+
+    fn received(&mut self, io: &mut impl Rim, socket: SocketId, token: u64, data: &[u8]) {
         let now = io.now();
-        let Some(index) = self.find(socket) else {
+        let Some((path, queue)) = self.find(socket, token) else {
             return;
         };
-        let (Some(Some(connection)), Some(out)) =
-            (self.connections.get_mut(index), io.output(socket))
-        else {
+        let connection = self.connections.get_mut(path);
+        let connection = connection.and_then(|path| path.get_mut(queue)?.as_mut());
+        let (Some(connection), Some(out)) = (connection, io.output(socket)) else {
             return;
         };
         let mut around = Surroundings {
@@ -223,13 +253,13 @@ impl Client {
                     io.close(other);
                 }
             }
-            self.lost(io, socket, broken.to_string());
+            self.lost(io, socket, token, broken.to_string());
         }
     }
 
-    fn lost(&mut self, io: &impl Rim, socket: SocketId, reason: String) {
-        if let Some(index) = self.find(socket)
-            && let Some(connection) = self.connections.get(index).and_then(Option::as_ref)
+    fn lost(&mut self, io: &impl Rim, socket: SocketId, token: u64, reason: String) {
+        if let Some((path, queue)) = self.find(socket, token)
+            && let Some(Some(connection)) = self.connections.get(path).and_then(|p| p.get(queue))
         {
             self.host.lost(connection.epoch, reason, io.now());
         }
@@ -253,13 +283,12 @@ impl Client {
     }
 
     fn send_commands(&mut self, io: &mut impl Rim, now: Instant) {
-        let in_capsule = self.host.in_capsule_bytes();
         while let Some(command) = self.host.next_command(now) {
-            let connection = self.connections.get(usize::from(command.qid));
-            if let Some(Some(connection)) = connection
+            let path = self.connections.get(usize::from(command.epoch.path));
+            if let Some(Some(connection)) = path.and_then(|p| p.get(usize::from(command.qid)))
                 && let Some(out) = io.output(connection.socket)
             {
-                connection.send(&command, in_capsule, &mut self.buffers, out);
+                connection.send(&command, &mut self.buffers, out);
             }
             // Without a connection its end is under way, and the command will be sent again.
         }
@@ -269,7 +298,7 @@ impl Client {
         let nqn = &self.spec.subsystem_nqn;
         self.paths_changed |= !matches!(action, Action::Send { .. });
         match action {
-            Action::Open { epoch, qid, path } => self.open(io, epoch, qid, path),
+            Action::Open { epoch, qid } => self.open(io, epoch, qid),
             Action::Send {
                 epoch,
                 qid,
@@ -277,15 +306,15 @@ impl Client {
                 data_out,
                 data_in,
             } => {
-                if let Some(Some(connection)) = self.connections.get_mut(usize::from(qid))
-                    && connection.epoch == epoch
+                if let Some(connection) = self.connection(epoch, qid)
                     && let Some(out) = io.output(connection.socket)
                 {
                     connection.send_control(&sqe, &data_out, data_in, out);
                 }
             }
             Action::Close { epoch } => {
-                for slot in &mut self.connections {
+                let path = self.connections.get_mut(usize::from(epoch.path));
+                for slot in path.into_iter().flatten() {
                     if let Some(connection) = slot.take_if(|c| c.epoch == epoch)
                         && self.ending != Some(connection.socket)
                     {
@@ -294,6 +323,9 @@ impl Client {
                 }
             }
             Action::Up { path, info } => {
+                if let Some(up) = self.up.get_mut(path) {
+                    *up = true;
+                }
                 let path = self.spec.paths.get(path);
                 info!(%nqn, ?path, nsid = info.nsid, blocks = info.blocks, "connected");
                 self.first = None;
@@ -304,40 +336,44 @@ impl Client {
                 self.changes.push_back(info);
             }
             Action::Down { path, error } => self.down(path, &error),
-            Action::GivenUp => warn!(%nqn, "no path worked for too long: requests fail"),
+            Action::GivenUp => warn!(%nqn, "no path has worked for too long: requests fail"),
         }
     }
 
     fn down(&mut self, path: usize, error: &SetUpError) {
         let nqn = &self.spec.subsystem_nqn;
         let address = self.spec.paths.get(path);
+        let was_up = self.up.get_mut(path).is_some_and(std::mem::take);
         match &mut self.first {
             Some(errors) => {
                 debug!(%nqn, ?address, %error, "cannot connect");
                 let address = address.map(ToString::to_string).unwrap_or_default();
-                errors.push(format!("{address}: {error}"));
-                // Only the last round is of interest.
-                if errors.len() > self.spec.paths.len() {
-                    errors.remove(0);
+                if let Some(last) = errors.get_mut(path) {
+                    *last = Some(format!("{address}: {error}"));
                 }
             }
-            None => warn!(%nqn, ?address, %error, "connection lost"),
+            None if was_up => warn!(%nqn, ?address, %error, "connection lost"),
+            None => debug!(%nqn, ?address, %error, "cannot connect"),
         }
     }
 
-    fn open(&mut self, io: &mut impl Rim, epoch: u32, qid: u16, path: usize) {
+    fn open(&mut self, io: &mut impl Rim, epoch: Epoch, qid: u16) {
         let now = io.now();
-        let Some(address) = self.spec.paths.get(path) else {
+        let path = usize::from(epoch.path);
+        let (Some(address), Some(queues)) =
+            (self.spec.paths.get(path), self.connections.get_mut(path))
+        else {
             self.host.lost(epoch, "no such path".into(), now);
             return;
         };
-        match io.connect(*address, self.token + u64::from(qid)) {
+        let token = u64::from(epoch.path) * PATH_TOKENS + u64::from(qid);
+        match io.connect(*address, self.token + token) {
             Ok(socket) => {
                 let index = usize::from(qid);
-                if self.connections.len() <= index {
-                    self.connections.resize_with(index + 1, || None);
+                if queues.len() <= index {
+                    queues.resize_with(index + 1, || None);
                 }
-                if let Some(slot) = self.connections.get_mut(index) {
+                if let Some(slot) = queues.get_mut(index) {
                     *slot = Some(Connection::new(socket, epoch, qid));
                 }
             }

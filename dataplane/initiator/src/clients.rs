@@ -1,7 +1,7 @@
 //! What runs on the initiator's thread: a client for each namespace, and who waits for it.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
 
 use roadstead_host::{IoError, NamespaceInfo, Refused};
@@ -17,6 +17,7 @@ struct Slot {
     connecting: Option<SyncSender<Result<Namespace, ConnectError>>>,
     shared: Option<Arc<Mutex<Shared>>>,
     looking: Vec<SyncSender<NamespaceInfo>>,
+    watching: Vec<SyncSender<()>>,
     callbacks: Vec<Option<Callback>>,
     free: Vec<usize>,
     /// Requests beyond what the host takes at once. Bounded by what the submitters have in flight.
@@ -61,6 +62,7 @@ impl Clients {
                 connecting: Some(reply),
                 shared: None,
                 looking: Vec::new(),
+                watching: Vec::new(),
                 callbacks: Vec::new(),
                 free: Vec::new(),
                 waiting: VecDeque::new(),
@@ -195,11 +197,10 @@ impl Slot {
             if let Some(reply) = self.connecting.take() {
                 let _ = reply.send(Ok(namespace));
             }
-        } else if let Some(errors) = self.client.first_failure() {
-            let errors = errors.to_vec();
-            if let Some(reply) = self.connecting.take() {
-                let _ = reply.send(Err(ConnectError::Paths(errors)));
-            }
+        } else if let Some(errors) = self.client.first_failure()
+            && let Some(reply) = self.connecting.take()
+        {
+            let _ = reply.send(Err(ConnectError::Paths(errors)));
         }
     }
 
@@ -214,6 +215,11 @@ impl Slot {
         };
         if changed {
             lock(shared).info = info;
+            // One that has not taken the last message yet will see this change with it.
+            let is_there = |watcher: &SyncSender<()>| {
+                !matches!(watcher.try_send(()), Err(TrySendError::Disconnected(())))
+            };
+            self.watching.retain(is_there);
         }
         if self.client.paths_changed() || changed {
             lock(shared).paths = self.client.paths();
@@ -260,6 +266,11 @@ impl Handler for Clients {
                 if let Some(slot) = self.touch(index) {
                     slot.client.look();
                     slot.looking.push(reply);
+                }
+            }
+            Message::Watch(index, watcher) => {
+                if let Some(slot) = self.touch(index) {
+                    slot.watching.push(watcher);
                 }
             }
             Message::Close(index, reply) => {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use roadstead_host::{Command, Host, Payload, Transfer};
+use roadstead_host::{Command, Epoch, Host, Payload, Transfer};
 use roadstead_nvme::{Cqe, DataPointer, Sqe, Status};
 use roadstead_ring::{Output, SocketId};
 use roadstead_tcp::pdu::{H2cData, IcReq, IcResp, R2t, alignment_bytes};
@@ -31,7 +31,7 @@ pub(crate) enum Broken {
     /// The settings that the target answered cannot be used.
     #[error("the target answers the connection request with {0}")]
     Settings(&'static str),
-    /// Data came with a wrong checksum.
+    /// Data of an admin command came with a wrong checksum; of an I/O command it costs the command a repetition.
     #[error("data came with a wrong checksum")]
     DataDigest,
 }
@@ -41,13 +41,17 @@ pub(crate) enum Broken {
 enum Sink {
     None,
     Control,
-    Request { transfer: Transfer, offset: u32 },
+    Request {
+        cid: u16,
+        transfer: Transfer,
+        offset: u32,
+    },
 }
 
 /// One queue's connection.
 pub(crate) struct Connection {
     pub(crate) socket: SocketId,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: Epoch,
     pub(crate) qid: u16,
     reader: PduReader,
     writer: PduWriter,
@@ -70,7 +74,7 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: SocketId, epoch: u32, qid: u16) -> Self {
+    pub(crate) fn new(socket: SocketId, epoch: Epoch, qid: u16) -> Self {
         Self {
             socket,
             epoch,
@@ -108,13 +112,7 @@ impl Connection {
     }
 
     /// Sends a command of a request.
-    pub(crate) fn send(
-        &self,
-        command: &Command,
-        in_capsule_bytes: u32,
-        buffers: &mut Buffers,
-        out: &mut Output,
-    ) {
+    pub(crate) fn send(&self, command: &Command, buffers: &mut Buffers, out: &mut Output) {
         let mut sqe = command.sqe;
         match &command.payload {
             Payload::None => self.capsule(&sqe, &[], out),
@@ -125,7 +123,9 @@ impl Connection {
             }
             Payload::Write(transfer) => {
                 let length = transfer.length_bytes;
-                if length <= in_capsule_bytes && buffers.slice(transfer, 0, length).is_some() {
+                if length <= command.in_capsule_bytes
+                    && buffers.slice(transfer, 0, length).is_some()
+                {
                     sqe.dptr = DataPointer::InCapsule { offset: 0, length }.encode();
                     let data_length = length;
                     self.head(&Pdu::CapsuleCmd { sqe, data_length }, out);
@@ -196,16 +196,21 @@ impl Connection {
         out: &mut Output,
     ) -> Result<(), Broken> {
         // A completion may end the attempt that this connection belongs to.
-        while around.host.epoch() == self.epoch {
+        while around.host.is_current(self.epoch) {
             let Some(event) = self.reader.next(&mut input)? else {
                 break;
             };
             match event {
                 Event::Pdu(pdu) => self.pdu(pdu, around, out)?,
                 Event::Data(bytes) => self.data_came(bytes, around)?,
-                Event::DataEnd { intact: false } => return Err(Broken::DataDigest),
-                Event::DataEnd { intact: true } => {
-                    self.sink = Sink::None;
+                Event::DataEnd { intact } => {
+                    match std::mem::replace(&mut self.sink, Sink::None) {
+                        Sink::Request { cid, .. } if !intact => {
+                            around.host.damaged(self.epoch, self.qid, cid);
+                        }
+                        _ if !intact => return Err(Broken::DataDigest),
+                        _ => {}
+                    }
                     if let Some(cid) = self.success.take() {
                         self.completed(&Cqe::new(cid, Status::SUCCESS, 0), around);
                     }
@@ -241,7 +246,11 @@ impl Connection {
                         .host
                         .received(self.epoch, self.qid, data.cid, offset, length)
                         .ok_or_else(|| out_of_range("data for no read in flight"))?;
-                    Sink::Request { transfer, offset }
+                    Sink::Request {
+                        cid: data.cid,
+                        transfer,
+                        offset,
+                    }
                 };
             }
             Pdu::R2t(r2t) => self.ready_to_transfer(&r2t, around, out)?,
@@ -282,7 +291,9 @@ impl Connection {
         match &mut self.sink {
             Sink::None => {}
             Sink::Control => self.control.extend_from_slice(bytes),
-            Sink::Request { transfer, offset } => {
+            Sink::Request {
+                transfer, offset, ..
+            } => {
                 let place = around.buffers.slice_mut(transfer, *offset, bytes.len());
                 place
                     .ok_or_else(|| out_of_range("data beyond its buffer"))?

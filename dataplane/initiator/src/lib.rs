@@ -18,10 +18,11 @@ mod rim;
 mod spec;
 mod thread;
 
-pub use client::{Client, Completed, NotAccepted, QUEUE_TOKENS};
+pub use client::{Client, Completed, IO_QUEUES_MAX, NotAccepted, PATHS_MAX, QUEUE_TOKENS};
 pub use rim::Rim;
 pub use roadstead_host::{
-    Identity, IoError, Limits, NamespaceInfo, Op, PathReport, PathState, Refused, Wanted,
+    Identity, IoError, Limits, NamespaceInfo, Op, PathPolicy, PathReport, PathState, Refused,
+    Wanted,
 };
 pub use roadstead_nvme::Status;
 pub use roadstead_nvme::nqn::{Nqn, NqnError};

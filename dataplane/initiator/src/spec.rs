@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use roadstead_host::{HostConfig, Identity, Limits, Wanted};
 use roadstead_nvme::nqn::Nqn;
 
+use crate::client::IO_QUEUES_MAX;
+
 /// A namespace and the paths to it.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -14,7 +16,7 @@ pub struct Spec {
     pub subsystem_nqn: Nqn,
     /// The namespace in it.
     pub namespace: Wanted,
-    /// Portals, best first: the first that works is used.
+    /// Portals, nearest first: all are connected, at most [`crate::PATHS_MAX`].
     pub paths: Vec<SocketAddr>,
     /// Bounds and times.
     pub limits: Limits,
@@ -31,7 +33,10 @@ impl Spec {
             subsystem_nqn: self.subsystem_nqn.clone(),
             namespace: self.namespace,
             paths: self.paths.len(),
-            limits: self.limits,
+            limits: Limits {
+                io_queues: self.limits.io_queues.min(IO_QUEUES_MAX),
+                ..self.limits
+            },
         }
     }
 }

@@ -62,6 +62,7 @@ pub(crate) enum Message {
     Connect(Box<Spec>, SyncSender<Result<Namespace, ConnectError>>),
     Request(usize, NamespaceRequest),
     Look(usize, SyncSender<NamespaceInfo>),
+    Watch(usize, SyncSender<()>),
     Close(usize, SyncSender<()>),
     Stop,
 }
@@ -183,6 +184,15 @@ impl Namespace {
     pub fn look(&self) -> NamespaceInfo {
         self.ask(Message::Look, LOOK_TIMEOUT)
             .unwrap_or_else(|| self.info())
+    }
+
+    /// Gets a message after [`Self::info`] has changed; several changes may be one message. It ends with the
+    /// namespace.
+    pub fn changes(&self) -> Receiver<()> {
+        let (sender, receiver) = sync_channel(1);
+        // Without an initiator nothing will change, and the receiver ends at once.
+        let _ = self.mailbox.send(Message::Watch(self.slot, sender));
+        receiver
     }
 
     /// Disconnects; requests that are not done fail with [`IoError::Closed`].

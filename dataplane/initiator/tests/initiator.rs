@@ -11,15 +11,15 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{BLOCK, Target, UUID, wait_for};
 use roadstead_initiator::{
-    ConnectError, Initiator, IoError, Limits, Namespace, NamespaceRequest, Nqn, Op, PathState,
-    Status, Wanted,
+    ConnectError, Initiator, IoError, Limits, Namespace, NamespaceRequest, Nqn, Op, PathPolicy,
+    PathState, Status, Wanted,
 };
 use roadstead_ring::ReactorConfig;
 use roadstead_target::Access;
@@ -139,6 +139,61 @@ fn requests_wait_over_broken_connections_and_none_fails() {
     namespace.close();
 }
 
+/// Several workers write and read back, each its own blocks over and over, while paths of one subsystem come and go.
+fn work_over_changing_paths(policy: PathPolicy) {
+    const CUTS: usize = 24;
+    const WORKERS: u64 = 6;
+    let target = Target::with_portals(2, 256, Access::Any);
+    let initiator = initiator();
+    let mut spec = target.spec();
+    spec.limits.policy = policy;
+    spec.limits.io_queues = 2;
+    // Writes that wait for copies on a dead path wait for twice what the target is told: three times this.
+    spec.limits.keep_alive = Duration::from_millis(300);
+    let namespace = initiator.connect(spec).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (namespace, stop) = (namespace.clone(), &stop);
+            scope.spawn(move || {
+                let blocks = if worker % 2 == 0 { 1 } else { 16 };
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    let data = pattern(blocks, round);
+                    run(&namespace, WRITE, worker * 16, blocks, data.clone()).unwrap();
+                    assert!(read(&namespace, worker * 16, blocks) == data);
+                }
+            });
+        }
+        for cut in 0..CUTS {
+            let writes = target.writes();
+            wait_for("writes between cuts", || target.writes() > writes + 3);
+            let portal = cut % 2;
+            target.refuse_portal(portal, cut % 4 > 1);
+            target.cut_portal(portal);
+            std::thread::sleep(Duration::from_millis(20));
+            target.refuse_portal(portal, false);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    wait_for("both paths", || {
+        namespace.paths().iter().all(|p| p.state == PathState::Live)
+    });
+    namespace.close();
+}
+
+#[test]
+fn requests_go_on_while_paths_come_and_go() {
+    for policy in [
+        PathPolicy::Nearest,
+        PathPolicy::RoundRobin,
+        PathPolicy::QueueDepth,
+    ] {
+        work_over_changing_paths(policy);
+    }
+}
+
 #[test]
 fn the_state_of_the_path_is_reported() {
     let target = Target::new(16, Access::Any);
@@ -219,7 +274,7 @@ fn a_target_that_falls_silent_is_left() {
 }
 
 #[test]
-fn every_path_is_tried_and_the_first_that_works_is_used() {
+fn the_nearest_path_that_works_is_used() {
     let (first, second) = (Target::new(16, Access::Any), Target::new(16, Access::Any));
     first.refuse(true);
     let mut spec = first.spec();
@@ -228,14 +283,18 @@ fn every_path_is_tried_and_the_first_that_works_is_used() {
     let namespace = initiator.connect(spec).unwrap();
     let states = || -> Vec<_> { namespace.paths().iter().map(|p| p.state).collect() };
     assert_eq!(states(), [PathState::Connecting, PathState::Live]);
+    run(&namespace, WRITE, 1, 1, pattern(1, 1)).unwrap();
+    assert_eq!((first.writes(), second.writes()), (0, 1));
     first.refuse(false);
+    wait_for("the first path", || states() == [PathState::Live; 2]);
+    run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();
+    assert_eq!((first.writes(), second.writes()), (1, 1));
     second.refuse(true);
     second.cut();
-    wait_for("the first path", || {
+    wait_for("the loss to show", || {
         states() == [PathState::Live, PathState::Connecting]
     });
     run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();
-    assert_eq!((first.writes(), second.writes()), (1, 0));
 }
 
 #[test]
@@ -347,8 +406,32 @@ fn a_volume_that_grows_is_seen_at_once_and_on_demand() {
     target.serve(32, Access::Any);
     assert_eq!(namespace.look().blocks, 32);
     run(&namespace, WRITE, 31, 1, pattern(1, 1)).unwrap();
+    let changes = namespace.changes();
     target.serve(64, Access::Any);
-    wait_for("the event", || namespace.info().blocks == 64);
+    changes.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(namespace.info().blocks, 64);
+    target.serve(65, Access::Any);
+    wait_for("the event, which was armed again", || {
+        namespace.info().blocks == 65
+    });
+    namespace.close();
+    while changes.recv_timeout(Duration::from_secs(30)).is_ok() {}
+}
+
+#[test]
+fn a_namespace_that_goes_is_waited_for() {
+    let target = Target::new(16, Access::Any);
+    let initiator = initiator();
+    let namespace = initiator.connect(target.spec()).unwrap();
+    target.serve_nothing();
+    wait_for("the loss to show", || {
+        namespace.paths()[0].state == PathState::Connecting
+    });
+    wait_for("the reason", || {
+        namespace.paths()[0].message.contains("no namespace")
+    });
+    target.serve(16, Access::Any);
+    run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();
 }
 
 #[test]

@@ -48,8 +48,8 @@ pub enum LookupError {
     /// The volume was deleted.
     #[error("the volume was deleted")]
     Deleted,
-    /// Another I/O has the volume for itself: end this one, and try again in a moment.
-    #[error("another operation has the volume for itself for a moment")]
+    /// Another I/O has the volume, or these bytes, for itself: end this one, and try again in a moment.
+    #[error("another operation has these bytes for itself for a moment")]
     Busy,
 }
 
@@ -95,7 +95,7 @@ impl VolumeReader {
         len: u64,
     ) -> Result<Segments<'_>, LookupError> {
         match self.volume.access() {
-            access::OPEN => self.segments(offset, len),
+            access::OPEN => self.unfenced(offset, len),
             access::CLOSED => Err(LookupError::Busy),
             _ => Err(LookupError::Deleted),
         }
@@ -111,6 +111,13 @@ impl VolumeReader {
     ) -> Result<Segments<'_>, LookupError> {
         if self.volume.is_deleted() {
             return Err(LookupError::Deleted);
+        }
+        self.unfenced(offset, len)
+    }
+
+    fn unfenced(&self, offset: u64, len: u64) -> Result<Segments<'_>, LookupError> {
+        if self.volume.fences.block(offset, len) {
+            return Err(LookupError::Busy);
         }
         self.segments(offset, len)
     }

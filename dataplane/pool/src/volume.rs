@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use uuid::Uuid;
 
 use crate::error::Fault;
+use crate::fence::Fences;
 use crate::grace::Slot;
 use crate::map::ExtentMap;
 use crate::reader::VolumeReader;
@@ -83,6 +84,7 @@ pub struct Volume {
     access: AtomicU8,
     /// The counters of its readers, for [`Exclusive`].
     pub(crate) slots: Mutex<Vec<Weak<Slot>>>,
+    pub(crate) fences: Fences,
     note: Mutex<Vec<u8>>,
     pub(crate) map: ExtentMap,
     pub(crate) pool: Arc<PoolShared>,
@@ -101,6 +103,7 @@ impl Volume {
             mapped: AtomicU32::new(0),
             access: AtomicU8::new(access::OPEN),
             slots: Mutex::default(),
+            fences: Fences::default(),
             note: Mutex::default(),
             map: ExtentMap::default(),
             pool,

@@ -45,6 +45,40 @@ fn drive() -> (Arc<dyn Media>, DriveThread, Arc<Volume>) {
 }
 
 #[test]
+fn what_is_fenced_off_waits_and_the_rest_goes_on() {
+    let (_media, _drive, volume) = drive();
+    let reader = volume.reader();
+    let is_busy = |offset, len| {
+        let io = reader.begin();
+        let result = reader.lookup(&io, offset, len).map(|_| ());
+        reader.end(io);
+        result == Err(LookupError::Busy)
+    };
+    let first = volume.fence(4096, 4096);
+    let second = volume.fence(6144, 4096);
+    for (offset, len, waits) in [
+        (0, 4096, false),
+        (0, 4097, true),
+        (8191, 1, true),
+        (8192, 512, true),
+        (10239, 1, true),
+        (10240, 512, false),
+    ] {
+        assert_eq!(is_busy(offset, len), waits, "{offset} {len}");
+    }
+    let mut exclusive = volume.try_exclusive().unwrap();
+    assert!(exclusive.poll());
+    let own = reader.begin();
+    let refused = reader.lookup_exclusive(&own, &exclusive, 8192, 512);
+    assert_eq!(refused.unwrap_err(), LookupError::Busy);
+    reader.end(own);
+    drop((exclusive, first));
+    assert!(!is_busy(4096, 2048) && is_busy(6144, 512));
+    drop(second);
+    assert!(!is_busy(0, 65536));
+}
+
+#[test]
 fn lookups_are_refused_and_earlier_ones_waited_for() {
     let (_media, drive, volume) = drive();
     let (reader, idle) = (volume.reader(), volume.reader());

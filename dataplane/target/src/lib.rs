@@ -20,7 +20,8 @@
 //!
 //! One send a turn for everything in the output is what makes this fast. A connection may end while I/O is in flight:
 //! buffers belong to the I/O, whose completion nobody wants any more. Keep the [`Abandoned`] that `abandon` returns until
-//! the last of that I/O ended: it keeps the host from coming back and writing what an old write would undo.
+//! the last of that I/O ended: it keeps the host from coming back and writing what an old write would undo, until the rim
+//! says by [`Abandoned::keep_order`] that it lets no I/O overtake one that changes the same bytes.
 //!
 //! Reads: `allocate`, `submit`, and the buffer comes back by `complete` to go to `Output::buffer` without a copy.
 //! Memory drives answer [`tcp::Rim::is_immediate`] with true and fill `read_now`'s slice, which lies in the output;

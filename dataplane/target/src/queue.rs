@@ -282,7 +282,7 @@ impl Queue {
 
     /// Ends the queue. Keep what is returned until all I/O ended that was handed out.
     pub fn abandon(self) -> Abandoned {
-        Abandoned { _work: self.work }
+        Abandoned { work: self.work }
     }
 
     /// The next held command that goes on. Ask after [`Self::begin`], [`Self::refresh`] and [`Self::tick`].

@@ -3,13 +3,14 @@
 //!
 //! A host that lost its connection sends its writes again on a new one, and newer ones after them. An old write that
 //! the drive still works on could then land last and undo a newer one. So a host is not let in again while I/O of a
-//! controller of its that ended is in flight: it gets "controller busy", and tries again.
+//! controller of its that ended is in flight: it gets "controller busy", and tries again. A rim that can hold back the
+//! I/O that would overtake says so, by [`Abandoned::keep_order`]: then the host is let in at once.
 //!
 //! Preempt and Abort completes when no I/O of the preempted hosts is in flight that began before. Its queues go on with
 //! what they may still do, so "nothing in flight" may never be seen: a queue that is asked counts new I/O in another
 //! counter, and says when the old one is empty.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::io::{IoOp, IoRequest};
@@ -19,6 +20,8 @@ use crate::io::{IoOp, IoRequest};
 struct Shared {
     /// I/O in flight, and one while commands are looked at.
     busy: AtomicUsize,
+    /// The rim lets nothing overtake what is in flight.
+    is_ordered: AtomicBool,
     /// Counts those who asked for a drain.
     asked: AtomicU64,
     /// All I/O that began before this one asked has ended.
@@ -188,9 +191,9 @@ impl Drop for Work {
 }
 
 impl Watch {
-    /// Whether I/O is in flight.
+    /// Whether I/O is in flight that later I/O could overtake.
     pub(crate) fn is_busy(&self) -> bool {
-        self.0.busy.load(Ordering::Acquire) != 0
+        self.0.busy.load(Ordering::Acquire) != 0 && !self.0.is_ordered.load(Ordering::Acquire)
     }
 
     /// Whether I/O may yet be in flight.
@@ -254,7 +257,15 @@ impl Drain {
 #[derive(Debug)]
 #[must_use = "dropping it says that no I/O of the connection is in flight any more"]
 pub struct Abandoned {
-    pub(crate) _work: Work,
+    pub(crate) work: Work,
+}
+
+impl Abandoned {
+    /// The rim sees to it from now on that I/O that comes to bytes which the I/O in flight changes begins after its
+    /// end: the host need not be kept out for it.
+    pub fn keep_order(&self) {
+        self.work.shared.is_ordered.store(true, Ordering::Release);
+    }
 }
 
 #[cfg(test)]

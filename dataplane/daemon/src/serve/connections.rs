@@ -40,8 +40,14 @@ struct Served {
 
 impl Served {
     /// Ends the connection; its I/O at drives goes on without it.
-    fn abandon(&mut self) {
-        self.life.end(self.core.take().map(Connection::abandon));
+    fn abandon(&mut self, jobs: &mut Jobs) {
+        let Some(core) = self.core.take() else {
+            return self.life.end(None);
+        };
+        jobs.fence(&self.life);
+        let abandoned = core.abandon();
+        abandoned.keep_order();
+        self.life.end(Some(abandoned));
     }
 }
 
@@ -284,10 +290,10 @@ impl Connections {
     /// Ends a connection: what is in its output is sent, its commands are forgotten.
     fn end(&mut self, io: &mut Io, index: usize, close: &Close) {
         let may_log = self.log_lines < LOG_LINES_MAX;
-        let Some(served) = self.get(index) else {
+        let Some(served) = self.slots.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        served.abandon();
+        served.abandon(&mut self.jobs);
         served.left = Vec::new();
         let (socket, peer) = (
             served.socket,
@@ -318,7 +324,7 @@ impl Connections {
     pub(super) fn closed(&mut self, index: u64, error: Option<&io::Error>) {
         let index = slot(index);
         if let Some(mut served) = self.slots.get_mut(index).and_then(Option::take) {
-            served.abandon();
+            served.abandon(&mut self.jobs);
             if served.is_load {
                 self.load.remove();
             }

@@ -1,43 +1,54 @@
-//! Completions: of requests, of the way to the namespace, and of looks at it.
+//! Completions: of requests, and of the way to the namespace.
 
 use std::time::Instant;
 
+use roadstead_nvme::event::AsyncEvent;
 use roadstead_nvme::fabrics::Connect;
-use roadstead_nvme::identify::cns;
 use roadstead_nvme::{Cqe, Status};
 
-use super::{Association, Host, Phase};
-use crate::action::Action;
-use crate::admin::{Control, NamespaceData};
+use super::Host;
+use crate::action::{Action, Epoch};
+use crate::admin::Control;
+use crate::ana::Access;
+use crate::association::{Abort, Association, Look};
 use crate::backoff::Backoff;
-use crate::flow::Verdict;
-use crate::queue::{CONTROL_CID, Queue};
-use crate::setup::{Grants, Progress, SetUp, SetUpError};
+use crate::flow::{RETRY_PAUSE, Verdict};
+use crate::path::Phase;
+use crate::queue::{CONTROL_CID, Queue, Times};
+use crate::setup::{NamespaceInfo, Progress, SetUp, SetUpError, Way};
 
 /// Identifier of Keep Alive.
 const CID_KEEP_ALIVE: u16 = CONTROL_CID | 1;
 /// Identifier of Asynchronous Event Request.
-const CID_EVENT: u16 = CONTROL_CID | 2;
+pub(super) const CID_EVENT: u16 = CONTROL_CID | 2;
 /// Identifier of Connect on an I/O queue.
 pub(super) const CID_CONNECT: u16 = CONTROL_CID | 3;
+/// Identifier of Abort.
+pub(super) const CID_ABORT: u16 = CONTROL_CID | 4;
 /// Identifiers of the sequence on the admin queue: this, with a count in the lower byte.
 pub(super) const CID_SEQUENCE: u16 = CONTROL_CID | 0x100;
 
+pub(super) const UNKNOWN_COMMAND: SetUpError =
+    SetUpError::Invalid("a completion for no command in flight");
+
 impl Host {
     /// A connection is open and initialised.
-    pub fn ready(&mut self, epoch: u32, qid: u16) {
-        if epoch != self.epoch {
+    pub fn ready(&mut self, epoch: Epoch, qid: u16) {
+        let Some(index) = self.current(epoch) else {
             return;
-        }
-        match (&mut self.phase, qid) {
-            (Phase::Waiting(_) | Phase::Live | Phase::Closed, _) => {}
+        };
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        match (&mut path.phase, qid) {
+            (Phase::Waiting(_) | Phase::Live, _) => {}
             (Phase::SetUp { machine, .. }, 0) => {
                 let (fresh, command) = SetUp::start(&self.config);
                 **machine = fresh;
-                self.send_sequence(command);
+                self.send_sequence(index, command);
             }
             (_, qid) => {
-                let Some(association) = &self.association else {
+                let Some(association) = &path.association else {
                     return;
                 };
                 let queue = Connect {
@@ -50,35 +61,49 @@ impl Host {
                 let cntlid = Some(association.grants.cntlid);
                 let (host, nqn) = (&self.config.identity, &self.config.subsystem_nqn);
                 let command = Control::connect(host, nqn, queue, cntlid);
-                self.send(qid, CID_CONNECT, command);
+                self.send(index, qid, CID_CONNECT, command);
             }
         }
     }
 
     /// A command completed; `data` is what came for a command that is no request.
-    pub fn completed(&mut self, epoch: u32, qid: u16, cqe: &Cqe, data: &[u8], now: Instant) {
-        if epoch != self.epoch {
+    pub fn completed(&mut self, epoch: Epoch, qid: u16, cqe: &Cqe, data: &[u8], now: Instant) {
+        let Some(index) = self.current(epoch) else {
             return;
-        }
+        };
         let cid = cqe.cid.get();
         let outcome = if cid & CONTROL_CID == 0 {
-            self.request_completed(qid, cqe, now)
+            self.request_completed(index, qid, cqe, now)
         } else {
-            self.control_completed(qid, cid, cqe, data, now)
+            let outcome = self.control_completed(index, qid, cqe, data, now);
+            self.judge(now);
+            outcome
         };
         if let Err(error) = outcome {
-            self.fail(error, now);
+            self.fail(index, error, now);
         }
     }
 
-    fn request_completed(&mut self, qid: u16, cqe: &Cqe, now: Instant) -> Result<(), SetUpError> {
-        let index = usize::from(qid.wrapping_sub(1));
+    pub(super) fn association(&mut self, index: usize) -> Option<&mut Association> {
+        self.paths.get_mut(index)?.association.as_mut()
+    }
+
+    fn request_completed(
+        &mut self,
+        index: usize,
+        qid: u16,
+        cqe: &Cqe,
+        now: Instant,
+    ) -> Result<(), SetUpError> {
+        let queue = usize::from(qid.wrapping_sub(1));
         let command = self
-            .association
-            .as_mut()
-            .and_then(|a| a.queues.get_mut(index)?.finish(cqe.cid.get(), now))
-            .ok_or(SetUpError::Invalid("a completion for no command in flight"))?;
-        let status = cqe.status();
+            .association(index)
+            .and_then(|a| a.queues.get_mut(queue)?.finish(cqe.cid.get()))
+            .ok_or(UNKNOWN_COMMAND)?;
+        let status = match (cqe.status(), command.is_damaged) {
+            (status, true) if status.is_success() => Status::TRANSIENT_TRANSPORT,
+            (status, _) => status,
+        };
         let missing = command.transfer.is_read
             && status.is_success()
             && command.moved_bytes != command.transfer.length_bytes;
@@ -92,196 +117,189 @@ impl Host {
             .flow
             .answered(command.part, status, now, &mut self.done)
         {
-            Verdict::Done | Verdict::Retry => Ok(()),
-            Verdict::Failover => Err(SetUpError::Refused {
-                what: "an I/O command",
-                status,
-            }),
+            Verdict::Done | Verdict::Retry => {}
+            Verdict::Failover => self.avoid(index, status, now),
         }
+        Ok(())
+    }
+
+    /// A path-related status: the path rests, and what it is good for is found out.
+    fn avoid(&mut self, index: usize, status: Status, now: Instant) {
+        if let Some(path) = self.paths.get_mut(index) {
+            path.rest_until = Some(now + RETRY_PAUSE);
+        }
+        if let Some(access) = Access::from_status(status)
+            && let Some(association) = self.association(index)
+            && association.grants.ana.is_some()
+        {
+            association.set_access(access, now);
+            self.look_at(index, &[Look::Namespace, Look::Ana]);
+        }
+        self.judge(now);
     }
 
     fn control_completed(
         &mut self,
+        index: usize,
         qid: u16,
-        cid: u16,
         cqe: &Cqe,
         data: &[u8],
         now: Instant,
     ) -> Result<(), SetUpError> {
-        let status = cqe.status();
-        match (cid, qid) {
-            (CID_CONNECT, 1..) => self.queue_connected(qid, status),
-            (CID_KEEP_ALIVE, 0) => {
-                if let Some(association) = &mut self.association {
-                    association.keep_alive_sent = None;
-                    association.keep_alive_at = now + self.config.limits.keep_alive / 2;
-                }
+        let (cid, status) = (cqe.cid.get(), cqe.status());
+        let keep_alive = self.config.limits.keep_alive;
+        let path = self.paths.get_mut(index).ok_or(UNKNOWN_COMMAND)?;
+        let sequence = CID_SEQUENCE | path.sequence;
+        match (cid, qid, &mut path.association) {
+            (CID_CONNECT, 1.., _) => self.queue_connected(index, qid, status),
+            (CID_KEEP_ALIVE, 0, Some(association)) => {
+                association.keep_alive_sent = None;
+                association.keep_alive_at = now + keep_alive / 2;
                 refused("Keep Alive", status)
             }
-            (CID_EVENT, 0) => {
-                refused("Asynchronous Event Request", status)?;
-                self.send(0, CID_EVENT, Control::async_event());
-                self.look();
+            // Whether it was aborted shows in the command's own completion.
+            (CID_ABORT, 0, Some(association)) if association.abort.is_some() => {
+                association.aborted(now);
                 Ok(())
             }
-            _ if qid == 0 && cid == CID_SEQUENCE | self.sequence => {
-                self.sequence_completed(cqe, data, now)
+            (CID_EVENT, 0, Some(_)) => {
+                refused("Asynchronous Event Request", status)?;
+                let [a, b, c, d, ..] = cqe.result.get().to_le_bytes();
+                self.event(index, AsyncEvent::parse(u32::from_le_bytes([a, b, c, d])));
+                Ok(())
             }
-            _ => Err(SetUpError::Invalid("a completion for no command in flight")),
+            (cid, 0, _) if cid == sequence => self.sequence_completed(index, cqe, data, now),
+            _ => Err(UNKNOWN_COMMAND),
         }
     }
 
     fn sequence_completed(
         &mut self,
+        index: usize,
         cqe: &Cqe,
         data: &[u8],
         now: Instant,
     ) -> Result<(), SetUpError> {
+        let path = self.paths.get_mut(index).ok_or(UNKNOWN_COMMAND)?;
         let Phase::SetUp {
             machine,
             later,
             deadline,
-        } = &mut self.phase
+        } = &mut path.phase
         else {
-            return self.look_completed(cqe, data);
+            return self.look_completed(index, cqe, data, now);
         };
         match machine.answer(&self.config, cqe, data, now)? {
-            Progress::Send(command) => self.send_sequence(command),
+            Progress::Send(command) => self.send_sequence(index, command),
             Progress::Later(at, command) => *later = Some((at, command)),
-            Progress::Done(grants, info) => {
-                if self
-                    .info
-                    .is_some_and(|old| old.block_bytes != info.block_bytes)
-                {
-                    return Err(SetUpError::Invalid(
-                        "the namespace's block size has changed",
-                    ));
-                }
+            Progress::Done(way) => {
                 let deadline = *deadline;
-                self.info = Some(info);
-                self.open_queues(grants, now);
-                self.phase = Phase::Queues { deadline };
+                path.phase = Phase::Queues { deadline };
+                self.found(way.info)?;
+                self.open_queues(index, &way, now);
             }
         }
         Ok(())
     }
 
-    fn open_queues(&mut self, grants: Grants, now: Instant) {
-        let queues = (0..grants.io_queues).map(|_| Queue::new(grants.queue_depth, now));
-        self.association = Some(Association {
-            queues: queues.collect(),
-            grants,
-            next_queue: 0,
-            keep_alive_at: now + self.config.limits.keep_alive / 2,
-            keep_alive_sent: None,
-            look: None,
-            look_again: false,
-        });
-        for qid in 1..=grants.io_queues {
-            self.actions.push_back(Action::Open {
-                epoch: self.epoch,
-                qid,
-                path: self.path,
-            });
+    /// A path leads to this namespace: it has to be the one that is known.
+    fn found(&mut self, info: NamespaceInfo) -> Result<(), SetUpError> {
+        if let Some(known) = self.info.filter(|known| *known != info) {
+            let is_same = match (known.uuid, info.uuid) {
+                (Some(known), Some(found)) => known == found,
+                _ => known.nsid == info.nsid,
+            };
+            if !is_same {
+                return Err(SetUpError::Invalid("the path leads to another namespace"));
+            }
+            if known.block_bytes != info.block_bytes {
+                return Err(SetUpError::Invalid(
+                    "the namespace's block size has changed",
+                ));
+            }
+            self.actions.push_back(Action::Changed(info));
         }
-        if grants.has_events {
-            self.send(0, CID_EVENT, Control::async_event());
+        self.info = Some(info);
+        Ok(())
+    }
+
+    fn open_queues(&mut self, index: usize, way: &Way, now: Instant) {
+        let limits = self.config.limits;
+        let times = Times {
+            io_timeout: limits.io_timeout,
+            abort_timeout: limits.abort_timeout,
+        };
+        let queues = (0..way.grants.io_queues)
+            .map(|_| Queue::new(way.grants.queue_depth, times, now))
+            .collect();
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        let keep_alive_at = now + limits.keep_alive / 2;
+        path.association = Some(Association::new(way, queues, keep_alive_at, now));
+        let epoch = path.epoch;
+        let qids = 1..=way.grants.io_queues;
+        self.actions
+            .extend(qids.map(|qid| Action::Open { epoch, qid }));
+        if way.grants.events != 0 {
+            self.send(index, 0, CID_EVENT, Control::async_event());
         }
     }
 
-    fn queue_connected(&mut self, qid: u16, status: Status) -> Result<(), SetUpError> {
+    fn queue_connected(
+        &mut self,
+        index: usize,
+        qid: u16,
+        status: Status,
+    ) -> Result<(), SetUpError> {
         refused("Connect of an I/O queue", status)?;
-        let (Phase::Queues { .. }, Some(association)) = (&self.phase, &mut self.association) else {
-            return Err(SetUpError::Invalid("a completion for no command in flight"));
+        let path = self.paths.get_mut(index).ok_or(UNKNOWN_COMMAND)?;
+        let (Phase::Queues { .. }, Some(association)) = (&path.phase, &mut path.association) else {
+            return Err(UNKNOWN_COMMAND);
         };
         if let Some(queue) = association.queues.get_mut(usize::from(qid - 1)) {
             queue.connected = true;
         }
         if association.queues.iter().all(|queue| queue.connected) {
-            self.phase = Phase::Live;
-            self.backoff = Backoff::new();
-            self.down_since = None;
-            self.given_up = false;
-            if let Some(error) = self.path_errors.get_mut(self.path) {
-                error.clear();
+            path.phase = Phase::Live;
+            path.backoff = Backoff::new();
+            path.error.clear();
+            if self.ghosts.reconnected(index) {
+                self.flow.release();
             }
             if let Some(info) = self.info {
-                let path = self.path;
-                self.actions.push_back(Action::Up { path, info });
+                self.actions.push_back(Action::Up { path: index, info });
             }
         }
         Ok(())
-    }
-
-    /// Asks the target what the namespace is now; [`Action::Changed`] comes if it changed.
-    pub fn look(&mut self) {
-        let Some(association) = &mut self.association else {
-            return; // Connecting looks anyhow.
-        };
-        if !matches!(self.phase, Phase::Live) || association.look.is_some() {
-            association.look_again = true;
-            return;
-        }
-        association.look = Some(true);
-        self.send_sequence(Control::changed_namespaces());
-    }
-
-    fn look_completed(&mut self, cqe: &Cqe, data: &[u8]) -> Result<(), SetUpError> {
-        let (Some(association), Some(info)) = (&mut self.association, &mut self.info) else {
-            return Err(SetUpError::Invalid("a completion for no command in flight"));
-        };
-        match association.look.take() {
-            // A target without that log page has no events that need it read.
-            Some(true) => {
-                association.look = Some(false);
-                let nsid = info.nsid;
-                self.send_sequence(Control::identify(cns::NAMESPACE, nsid));
-            }
-            Some(false) => {
-                refused("Identify Namespace", cqe.status())?;
-                let now = NamespaceData::parse(data)
-                    .filter(|d| d.block_bytes == info.block_bytes && d.blocks > 0);
-                if let Some(now) = now
-                    && (now.blocks, now.read_only) != (info.blocks, info.read_only)
-                {
-                    info.blocks = now.blocks;
-                    info.read_only = now.read_only;
-                    self.actions.push_back(Action::Changed(*info));
-                }
-                if std::mem::take(&mut association.look_again) {
-                    self.look();
-                }
-            }
-            None => {
-                return Err(SetUpError::Invalid("a completion for no command in flight"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a look at the namespace is under way.
-    pub fn is_looking(&self) -> bool {
-        match &self.association {
-            Some(association) => association.look.is_some() || association.look_again,
-            None => false,
-        }
     }
 
     /// Sends Keep Alive.
-    pub(super) fn send_keep_alive(&mut self) {
-        self.send(0, CID_KEEP_ALIVE, Control::keep_alive());
+    pub(super) fn send_keep_alive(&mut self, index: usize) {
+        self.send(index, 0, CID_KEEP_ALIVE, Control::keep_alive());
     }
 
-    pub(super) fn send_sequence(&mut self, command: Control) {
-        self.sequence = (self.sequence + 1) % 0x100;
-        self.send(0, CID_SEQUENCE | self.sequence, command);
+    pub(super) fn send_abort(&mut self, index: usize, abort: Abort) {
+        self.send(index, 0, CID_ABORT, Control::abort(abort.qid, abort.cid));
     }
 
-    fn send(&mut self, qid: u16, cid: u16, command: Control) {
+    pub(super) fn send_sequence(&mut self, index: usize, command: Control) {
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        path.sequence = (path.sequence + 1) % 0x100;
+        let cid = CID_SEQUENCE | path.sequence;
+        self.send(index, 0, cid, command);
+    }
+
+    pub(super) fn send(&mut self, index: usize, qid: u16, cid: u16, command: Control) {
+        let Some(path) = self.paths.get(index) else {
+            return;
+        };
         let mut sqe = Box::new(command.sqe);
         sqe.cid = cid.into();
         self.actions.push_back(Action::Send {
-            epoch: self.epoch,
+            epoch: path.epoch,
             qid,
             sqe,
             data_out: command.data_out,
@@ -290,7 +308,7 @@ impl Host {
     }
 }
 
-fn refused(what: &'static str, status: Status) -> Result<(), SetUpError> {
+pub(super) fn refused(what: &'static str, status: Status) -> Result<(), SetUpError> {
     match status.is_success() {
         true => Ok(()),
         false => Err(SetUpError::Refused { what, status }),

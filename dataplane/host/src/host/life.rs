@@ -1,160 +1,225 @@
-//! Time and loss: connecting, keeping alive, starting over.
+//! Time and loss: connecting, keeping alive, starting over, giving up.
 
 use std::time::{Duration, Instant};
 
-use super::{Host, Phase};
+use super::Host;
 use crate::action::Action;
-use crate::queue::Queue;
+use crate::flow::later;
+use crate::ghost::Range;
+use crate::path::{Path, Phase};
+use crate::queue::{Check, Queue};
 use crate::request::IoError;
 use crate::setup::{SetUp, SetUpError};
+use crate::{action::Epoch, association::Association};
 
 impl Host {
     /// A connection ended or could not be made.
-    pub fn lost(&mut self, epoch: u32, reason: String, now: Instant) {
-        if epoch == self.epoch {
-            self.fail(SetUpError::Lost(reason), now);
+    pub fn lost(&mut self, epoch: Epoch, reason: String, now: Instant) {
+        if let Some(index) = self.current(epoch) {
+            self.fail(index, SetUpError::Lost(reason), now);
         }
     }
 
     /// Ends the attempt or the association, and plans the next.
-    pub(super) fn fail(&mut self, error: SetUpError, now: Instant) {
-        if matches!(self.phase, Phase::Waiting(_) | Phase::Closed) {
+    pub(super) fn fail(&mut self, index: usize, error: SetUpError, now: Instant) {
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        if self.closed || matches!(path.phase, Phase::Waiting(_)) {
             return;
         }
-        let was_live = matches!(self.phase, Phase::Live);
-        if let Some(association) = self.association.take() {
-            let queues = association.queues.into_iter();
-            self.flow.requeue(queues.flat_map(Queue::abandon));
-        }
-        self.actions.push_back(Action::Close { epoch: self.epoch });
-        if let Some(message) = self.path_errors.get_mut(self.path) {
-            *message = error.to_string();
-        }
-        let path = self.path;
-        self.actions.push_back(Action::Down { path, error });
-        if self.info.is_some() {
-            self.down_since = self.down_since.or(Some(now));
-        }
-        self.path += 1;
-        let round_over = self.path >= self.config.paths;
-        if was_live || round_over {
-            self.path = 0;
-        }
-        let pause = match was_live {
+        let pause = match path.is_live() {
             true => Duration::ZERO,
-            false if round_over => self.backoff.pause(),
-            false => Duration::ZERO,
+            false => path.backoff.pause(self.config.limits.reconnect_delay),
         };
-        self.phase = Phase::Waiting(now + pause);
+        path.phase = Phase::Waiting(now + pause);
+        path.rest_until = None;
+        path.error = error.to_string();
+        let epoch = path.epoch;
+        if let Some(association) = path.association.take() {
+            self.abandon(index, association, now);
+        }
+        self.actions.push_back(Action::Close { epoch });
+        self.actions.push_back(Action::Down { path: index, error });
         self.tick(now);
+    }
+
+    /// Takes back what is in flight on a controller. Copies of it may still take effect.
+    fn abandon(&mut self, index: usize, association: Association, now: Instant) {
+        let end = self.config.limits.kato().saturating_mul(2);
+        let until = later(now, end.saturating_add(association.grants.quiesce));
+        let parts: Vec<_> = association
+            .queues
+            .into_iter()
+            .flat_map(Queue::abandon)
+            .collect();
+        for part in &parts {
+            if let Some(request) = self.flow.request(part).filter(|r| r.op.is_write()) {
+                let range = Range {
+                    lba: request.lba + u64::from(part.first),
+                    blocks: part.blocks,
+                };
+                self.ghosts.add(index, part.sequence, range, until);
+            }
+        }
+        self.flow.requeue(parts.into_iter());
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
         self.flow.tick(now);
-        if let Some(since) = self.down_since
-            && !self.given_up
-            && now >= since + self.config.limits.ctrl_loss
-        {
-            self.given_up = true;
-            self.flow.fail_all(IoError::PathLost, &mut self.done);
+        for index in 0..self.paths.len() {
+            self.tick_path(index, now);
+        }
+        if self.ghosts.expire(now) {
+            self.flow.release();
+        }
+        self.judge(now);
+    }
+
+    /// Gives up when there is no path to wait for.
+    pub(super) fn judge(&mut self, now: Instant) {
+        let limits = self.config.limits;
+        for path in &mut self.paths {
+            path.judge(limits.ctrl_loss, now);
+        }
+        let mut paths = self.paths.iter();
+        let hopeless =
+            self.info.is_some() && paths.all(|path| path.has_been_down(limits.patience(), now));
+        if hopeless && !self.given_up {
             self.actions.push_back(Action::GivenUp);
         }
-        match &mut self.phase {
-            Phase::Waiting(at) if *at <= now => self.begin(now),
+        self.given_up = hopeless;
+        if hopeless {
+            self.flow.fail_all(IoError::PathLost, &mut self.done);
+        }
+    }
+
+    fn tick_path(&mut self, index: usize, now: Instant) {
+        let connect = self.config.limits.connect;
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        path.rest_until = path.rest_until.filter(|until| *until > now);
+        match &mut path.phase {
+            Phase::Waiting(at) if *at <= now => self.begin(index, now),
             Phase::SetUp { deadline, .. } | Phase::Queues { deadline } if *deadline <= now => {
-                let error = SetUpError::Timeout(self.config.limits.connect.as_secs());
-                self.fail(error, now);
+                self.fail(index, SetUpError::Timeout(connect.as_secs()), now);
             }
             Phase::SetUp { later, .. } => {
                 if let Some((_, command)) = later.take_if(|(at, _)| *at <= now) {
-                    self.send_sequence(command);
+                    self.send_sequence(index, command);
                 }
             }
-            Phase::Live => self.tick_live(now),
+            Phase::Live => self.tick_live(index, now),
             _ => {}
         }
     }
 
-    fn begin(&mut self, now: Instant) {
-        self.epoch = self.epoch.wrapping_add(1);
+    fn begin(&mut self, index: usize, now: Instant) {
         let (machine, _) = SetUp::start(&self.config);
-        self.phase = Phase::SetUp {
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        path.epoch.attempt = path.epoch.attempt.wrapping_add(1);
+        path.phase = Phase::SetUp {
             deadline: now + self.config.limits.connect,
             machine: Box::new(machine),
             later: None,
         };
-        self.actions.push_back(Action::Open {
-            epoch: self.epoch,
-            qid: 0,
-            path: self.path,
-        });
+        let epoch = path.epoch;
+        self.actions.push_back(Action::Open { epoch, qid: 0 });
     }
 
-    fn tick_live(&mut self, now: Instant) {
-        let limits = self.config.limits;
-        let Some(association) = &mut self.association else {
+    fn tick_live(&mut self, index: usize, now: Instant) {
+        let keep_alive = self.config.limits.keep_alive;
+        let path = self.paths.get_mut(index);
+        let Some(association) = path.and_then(|path| path.association.as_mut()) else {
             return;
         };
+        let check = association.check(now);
         let silent = association
             .keep_alive_sent
-            .is_some_and(|at| now >= at + limits.keep_alive);
-        let stalled = association
-            .queues
-            .iter()
-            .any(|q| q.in_flight() > 0 && now >= q.progress + limits.io_stall);
-        if silent || stalled {
-            let what = match silent {
-                true => "Keep Alive was not answered in time",
-                false => "commands were not answered in time",
-            };
-            self.fail(SetUpError::Lost(what.into()), now);
+            .is_some_and(|at| now >= at + keep_alive);
+        let what = if silent {
+            "Keep Alive was not answered in time"
+        } else if check == Check::Reset {
+            "a command was not answered in time, nor was its Abort"
+        } else if association.transition_until.is_some_and(|at| at <= now) {
+            "the ANA state Change lasted longer than the target's transition time"
+        } else {
+            let abort = association.abort.filter(|_| check != Check::Fine);
+            let is_due = association.keep_alive_sent.is_none() && now >= association.keep_alive_at;
+            if is_due {
+                association.keep_alive_sent = Some(now);
+                self.send_keep_alive(index);
+            }
+            if let Some(abort) = abort {
+                self.send_abort(index, abort);
+            }
             return;
-        }
-        if association.keep_alive_sent.is_none() && now >= association.keep_alive_at {
-            association.keep_alive_sent = Some(now);
-            self.send_keep_alive();
-        }
-        if let Some(association) = &mut self.association
-            && association.look_again
-            && association.look.is_none()
-        {
-            association.look_again = false;
-            self.look();
-        }
+        };
+        self.fail(index, SetUpError::Lost(what.into()), now);
     }
 
     /// When [`Self::tick`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
-        let limits = self.config.limits;
+        if self.closed {
+            return None;
+        }
+        let keep_alive = self.config.limits.keep_alive;
+        let of_paths = self
+            .paths
+            .iter()
+            .filter_map(|path| path.deadline(keep_alive));
+        let patience = self.config.limits.patience();
+        let give_up = match self.given_up || self.info.is_none() {
+            true => None,
+            false => self.give_up_at(patience),
+        };
+        let others = [give_up, self.flow.deadline(), self.ghosts.deadline()];
+        of_paths.chain(others.into_iter().flatten()).min()
+    }
+
+    /// When the last path will have been down for so long; never while one works.
+    fn give_up_at(&self, patience: Duration) -> Option<Instant> {
+        let mut last = None;
+        for path in &self.paths {
+            last = last.max(Some(path.down_since?));
+        }
+        last.map(|since| later(since, patience))
+    }
+
+    /// Ends everything; requests that are not done fail with [`IoError::Closed`].
+    pub fn close(&mut self) {
+        for path in &mut self.paths {
+            if let Some(association) = path.association.take() {
+                let queues = association.queues.into_iter();
+                self.flow.requeue(queues.flat_map(Queue::abandon));
+            }
+            self.actions.push_back(Action::Close { epoch: path.epoch });
+        }
+        self.flow.fail_all(IoError::Closed, &mut self.done);
+        self.closed = true;
+    }
+}
+
+impl Path {
+    fn deadline(&self, keep_alive: Duration) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Waiting(at) => Some(*at),
             Phase::SetUp {
                 deadline, later, ..
-            } => Some(
-                later
-                    .as_ref()
-                    .map_or(*deadline, |(at, _)| *at.min(deadline)),
-            ),
+            } => {
+                let later = later.as_ref().map(|(at, _)| *at);
+                Some(later.map_or(*deadline, |at| at.min(*deadline)))
+            }
             Phase::Queues { deadline } => Some(*deadline),
-            Phase::Live => self.association.as_ref().map(|association| {
-                let keep_alive = match association.keep_alive_sent {
-                    Some(at) => at + limits.keep_alive,
-                    None => association.keep_alive_at,
-                };
-                let busy = association.queues.iter().filter(|q| q.in_flight() > 0);
-                busy.map(|q| q.progress + limits.io_stall)
-                    .fold(keep_alive, Instant::min)
-            }),
-            Phase::Closed => return None,
+            Phase::Live => self.association.as_ref().map(|a| a.deadline(keep_alive)),
         };
-        let give_up = match self.given_up {
-            true => None,
-            false => self.down_since.map(|since| since + limits.ctrl_loss),
-        };
-        [phase, give_up, self.flow.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        phase.into_iter().chain(self.rest_until).min()
     }
 }

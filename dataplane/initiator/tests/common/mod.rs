@@ -22,17 +22,21 @@ pub const BLOCK: usize = 4096;
 
 /// The target; ends with all its connections when dropped.
 pub struct Target {
+    /// Its first portal.
     pub address: SocketAddr,
+    /// All of them.
+    pub portals: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    acceptors: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
     registry: Arc<Registry>,
     memory: Mutex<Vec<u8>>,
-    streams: Mutex<Vec<TcpStream>>,
-    /// Connections are closed as soon as they come.
-    refuse: AtomicBool,
+    /// With their portals.
+    streams: Mutex<Vec<(usize, TcpStream)>>,
+    /// Connections are closed as soon as they come, by portal.
+    refuse: Vec<AtomicBool>,
     /// Connections are kept, but nothing is answered.
     mute: AtomicBool,
     ended: AtomicBool,
@@ -43,27 +47,35 @@ struct Shared {
 
 impl Target {
     pub fn new(blocks: u64, access: Access) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        Self::with_portals(1, blocks, access)
+    }
+
+    pub fn with_portals(count: usize, blocks: u64, access: Access) -> Self {
+        let bind = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+        let listeners: Vec<_> = (0..count).map(bind).collect();
+        let address = |listener: &TcpListener| listener.local_addr().unwrap();
+        let portals: Vec<_> = listeners.iter().map(address).collect();
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::new()),
             memory: Mutex::new(Vec::new()),
             streams: Mutex::new(Vec::new()),
-            refuse: AtomicBool::new(false),
+            refuse: (0..count).map(|_| AtomicBool::new(false)).collect(),
             mute: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
         });
-        let acceptor = {
+        let start = |(portal, listener)| {
             let shared = Arc::clone(&shared);
-            Some(std::thread::spawn(move || shared.accept(&listener)))
+            std::thread::spawn(move || shared.accept(portal, &listener))
         };
+        let acceptors = listeners.into_iter().enumerate().map(start).collect();
         let target = Self {
-            address,
+            address: portals[0],
+            portals,
             shared,
-            acceptor,
+            acceptors,
         };
         target.serve(blocks, access);
         target
@@ -73,7 +85,16 @@ impl Target {
     pub fn serve(&self, blocks: u64, access: Access) {
         let bytes = usize::try_from(blocks).unwrap() * BLOCK;
         self.shared.memory.lock().unwrap().resize(bytes, 0);
-        let namespace = Namespace {
+        self.apply(Some(blocks), access);
+    }
+
+    /// The subsystem has no namespace from now on.
+    pub fn serve_nothing(&self) {
+        self.apply(None, Access::Any);
+    }
+
+    fn apply(&self, blocks: Option<u64>, access: Access) {
+        let namespace = |blocks| Namespace {
             volume: VolumeKey(1),
             uuid: UUID,
             blocks,
@@ -81,25 +102,40 @@ impl Target {
             read_only: false,
             ana_group: 1,
         };
+        let namespaces = blocks.map(|blocks| (1, namespace(blocks)));
         let subsystem = Subsystem {
             serial: "TEST".into(),
-            namespaces: Arc::new([(1, namespace)].into()),
+            namespaces: Arc::new(namespaces.into_iter().collect()),
             access,
         };
-        let mut table = Table::new(vec![self.address]);
+        let mut table = Table::new(self.portals.clone());
         table.add(Nqn::new(NQN).unwrap(), subsystem).unwrap();
         self.shared.registry.apply(table);
     }
 
     /// Ends every connection.
     pub fn cut(&self) {
-        for stream in self.shared.streams.lock().unwrap().drain(..) {
+        for portal in 0..self.portals.len() {
+            self.cut_portal(portal);
+        }
+    }
+
+    /// Ends every connection of a portal.
+    pub fn cut_portal(&self, portal: usize) {
+        let mut streams = self.shared.streams.lock().unwrap();
+        for (_, stream) in streams.extract_if(.., |(of, _)| *of == portal) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     pub fn refuse(&self, refuse: bool) {
-        self.shared.refuse.store(refuse, Ordering::Relaxed);
+        for portal in 0..self.portals.len() {
+            self.refuse_portal(portal, refuse);
+        }
+    }
+
+    pub fn refuse_portal(&self, portal: usize, refuse: bool) {
+        self.shared.refuse[portal].store(refuse, Ordering::Relaxed);
     }
 
     pub fn mute(&self, mute: bool) {
@@ -131,7 +167,7 @@ impl Target {
             },
             subsystem_nqn: Nqn::new(NQN).unwrap(),
             namespace: Wanted::Uuid(UUID),
-            paths: vec![self.address],
+            paths: self.portals.clone(),
             limits: Limits::default(),
             header_digest: false,
             data_digest: false,
@@ -142,16 +178,18 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
+        for portal in &self.portals {
+            let _ = TcpStream::connect(portal);
+        }
         self.cut();
-        if let Some(thread) = self.acceptor.take() {
+        for thread in self.acceptors.drain(..) {
             thread.join().unwrap();
         }
     }
 }
 
 impl Shared {
-    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+    fn accept(self: &Arc<Self>, portal: usize, listener: &TcpListener) {
         let mut threads = Vec::new();
         while let Ok((stream, _)) = listener.accept() {
             if self.ended.load(Ordering::Relaxed) {
@@ -161,16 +199,16 @@ impl Shared {
             let kept = stream.try_clone().unwrap();
             // With the lock of `cut`: after a refusal and a cut no connection is left.
             let mut streams = self.streams.lock().unwrap();
-            if self.refuse.load(Ordering::Relaxed) {
+            if self.refuse[portal].load(Ordering::Relaxed) {
                 continue;
             }
-            streams.push(kept);
+            streams.push((portal, kept));
             drop(streams);
             self.accepted.fetch_add(1, Ordering::Relaxed);
             let shared = Arc::clone(self);
             threads.push(std::thread::spawn(move || shared.serve(stream)));
         }
-        self.streams.lock().unwrap().iter().for_each(|stream| {
+        self.streams.lock().unwrap().iter().for_each(|(_, stream)| {
             let _ = stream.shutdown(Shutdown::Both);
         });
         for thread in threads {

@@ -12,7 +12,7 @@ const SLOW_IO_MAX: u64 = 40 * SECOND;
 impl World {
     /// The drive begins with what the target has handed out.
     pub fn start_jobs(&mut self) {
-        for mut job in std::mem::take(&mut self.node.storage.submitted) {
+        for mut job in self.node.storage.take_ready() {
             let number = self.next_job;
             self.next_job += 1;
             let slow = self.has_trouble && self.rng.permille(self.plan.slow_io);
@@ -24,6 +24,11 @@ impl World {
             let first = self.rng.range(1, longest);
             let second = first + self.rng.range(1, longest);
             let blocks = self.node.storage.drive.count(&job.request);
+            if self.node.storage.has_lost(&job) {
+                self.after(1, Event::Finish { job: number });
+                self.jobs.insert(number, job);
+                continue;
+            }
             if self.has_trouble && self.rng.permille(self.plan.failing_io) {
                 let errors = [
                     IoError::Read,

@@ -50,9 +50,13 @@ fn limits(plan: &Plan) -> Limits {
         queue_depth: plan.queue_depth,
         requests_max: 64,
         ctrl_loss: Duration::from_micros(plan.ctrl_loss_us),
+        fast_io_fail: Duration::from_micros(plan.fast_io_fail_us),
         keep_alive: Duration::from_micros(plan.keep_alive_us),
         connect: Duration::from_secs(5),
-        io_stall: Duration::from_micros(plan.io_stall_us),
+        io_timeout: Duration::from_micros(plan.io_timeout_us),
+        abort_timeout: Duration::from_secs(1),
+        policy: plan.policy,
+        ..Limits::default()
     }
 }
 
@@ -291,7 +295,8 @@ impl World {
             IoError::PathLost => {
                 let guest = &mut self.guests[host];
                 let down_us = self.now_us - guest.down_us;
-                let is_right = !guest.is_live && down_us >= self.plan.ctrl_loss_us;
+                let patience_us = self.plan.ctrl_loss_us.min(self.plan.fast_io_fail_us);
+                let is_right = !guest.is_live && down_us >= patience_us;
                 assert!(is_right, "a request ends with {error} after {down_us} us");
                 guest.in_limbo.push(token);
                 self.stats.path_lost += 1;

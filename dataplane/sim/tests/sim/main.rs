@@ -178,8 +178,8 @@ fn finds(broken: Broken, text: &str) {
 }
 
 #[test]
-fn an_old_write_is_seen_that_lands_because_the_rim_forgets_io_in_flight() {
-    finds(Broken::ForgetsAbandoned, "an old write landed");
+fn an_old_write_is_seen_that_lands_because_the_target_lets_others_overtake() {
+    finds(Broken::Overtakes, "an old write landed");
 }
 
 #[test]

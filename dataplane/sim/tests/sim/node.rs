@@ -3,14 +3,15 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use roadstead_nvme::Nqn;
 use roadstead_target::tcp::{Close, Connection, Flow, Output, Rim, Turn};
 use roadstead_target::{
-    Abandoned, Access, BlockSize, IoError, IoRequest, IoResult, Namespace, Registry, Subsystem,
-    Table, Tag, VolumeKey, limits,
+    Abandoned, Access, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace, Registry,
+    Subsystem, Table, Tag, VolumeKey, limits,
 };
 use uuid::Uuid;
 
@@ -122,6 +123,10 @@ pub struct Storage {
     limit: usize,
     link: u64,
     pub submitted: Vec<Job>,
+    /// What is at the drive, by connection; bytes of those that write.
+    changing: Vec<(u64, Tag, Range<u64>)>,
+    /// Connections that have ended and have I/O in flight.
+    lost: BTreeSet<u64>,
 }
 
 impl Rim for Storage {
@@ -167,13 +172,57 @@ impl Rim for Storage {
 
 impl Storage {
     fn now(&mut self, request: &IoRequest, bytes: &mut [u8]) -> Option<IoResult> {
-        if self.rng.permille(100) {
+        if self.rng.permille(100) || self.is_fenced(request) {
             return None;
         }
         let count = self.drive.count(request);
         assert_eq!(bytes.len(), usize::try_from(request.length).unwrap_or(0));
         Some(self.drive.perform(request, bytes, 0, count))
     }
+}
+
+impl Storage {
+    /// Whether an I/O has to wait for a write of a connection that is lost.
+    fn is_fenced(&self, request: &IoRequest) -> bool {
+        let bytes = bytes_of(request);
+        let mut changing = self.changing.iter();
+        self.drive.broken != Broken::Overtakes
+            && changing.any(|(link, _, other)| {
+                self.lost.contains(link) && other.start < bytes.end && bytes.start < other.end
+            })
+    }
+
+    /// What the drive is to begin with now.
+    pub fn take_ready(&mut self) -> Vec<Job> {
+        let mut ready = Vec::new();
+        for job in std::mem::take(&mut self.submitted) {
+            if self.is_fenced(&job.request) && !self.lost.contains(&job.link) {
+                self.submitted.push(job);
+                continue;
+            }
+            // What has not begun when its connection is lost has no effect.
+            if !self.lost.contains(&job.link) && job.request.op != IoOp::Read {
+                let bytes = bytes_of(&job.request);
+                self.changing.push((job.link, job.tag, bytes));
+            }
+            ready.push(job);
+        }
+        ready
+    }
+
+    /// Whether the connection of this job is lost.
+    pub fn has_lost(&self, job: &Job) -> bool {
+        self.lost.contains(&job.link)
+    }
+
+    fn ended(&mut self, job: &Job) {
+        self.changing
+            .retain(|(link, tag, _)| (*link, *tag) != (job.link, job.tag));
+    }
+}
+
+fn bytes_of(request: &IoRequest) -> Range<u64> {
+    request.offset..request.offset + u64::from(request.length)
 }
 
 #[derive(Default)]
@@ -203,7 +252,6 @@ pub struct Node {
     registry: Arc<Registry>,
     pub storage: Storage,
     served: BTreeMap<u64, Served>,
-    broken: Broken,
     block_size: BlockSize,
     pub blocks: u64,
     pub is_present: bool,
@@ -223,12 +271,13 @@ impl Node {
             limit: plan.target_buffers,
             link: 0,
             submitted: Vec::new(),
+            changing: Vec::new(),
+            lost: BTreeSet::new(),
         };
         let mut node = Self {
             registry: Arc::new(Registry::new()),
             storage,
             served: BTreeMap::new(),
-            broken: plan.broken,
             block_size: BlockSize::from_bytes(plan.block_bytes).unwrap_or(BlockSize::B512),
             blocks,
             is_present: true,
@@ -244,6 +293,9 @@ impl Node {
     pub fn restart(&mut self) {
         self.served.clear();
         self.storage.all_used.clear();
+        self.storage.submitted.clear();
+        self.storage.changing.clear();
+        self.storage.lost.clear();
         self.registry = Arc::new(Registry::new());
         self.apply();
     }
@@ -387,6 +439,7 @@ impl Node {
     /// An I/O ended.
     pub fn complete(&mut self, job: Job, result: IoResult, now_ms: u64) {
         let link = job.link;
+        self.storage.ended(&job);
         let Some(served) = self.served.get_mut(&link) else {
             return; // Of the process before.
         };
@@ -406,10 +459,10 @@ impl Node {
         if let Some(served) = self.served.get_mut(&link) {
             served.left = Vec::new();
             if let Some(core) = served.core.take() {
-                served.abandoned = Some(core.abandon());
-            }
-            if self.broken == Broken::ForgetsAbandoned {
-                served.abandoned = None;
+                let abandoned = core.abandon();
+                abandoned.keep_order();
+                served.abandoned = Some(abandoned);
+                self.storage.lost.insert(link);
             }
         }
     }
@@ -433,6 +486,7 @@ impl Node {
             !served.gone || served.in_flight > 0
         });
         let kept = &self.served;
+        self.storage.lost.retain(|link| kept.contains_key(link));
         self.storage.all_used.retain(|used| {
             used.get() > 0 || kept.values().any(|served| Rc::ptr_eq(&served.used, used))
         });

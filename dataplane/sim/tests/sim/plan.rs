@@ -1,5 +1,7 @@
 //! What is fixed for a run.
 
+use roadstead_initiator::PathPolicy;
+
 use crate::rng::Rng;
 
 pub const SECOND: u64 = 1_000_000;
@@ -10,8 +12,8 @@ pub enum Broken {
     /// Nothing.
     #[default]
     No,
-    /// The target's rim drops what `abandon` returns although I/O is in flight.
-    ForgetsAbandoned,
+    /// The target's rim lets I/O overtake that of lost connections.
+    Overtakes,
     /// A connection's reset may reach the target after the host's next connection.
     LateResets,
     /// The drive says that it flushed and did not.
@@ -43,8 +45,10 @@ pub struct Plan {
     pub io_queues: u16,
     pub queue_depth: u16,
     pub ctrl_loss_us: u64,
+    pub fast_io_fail_us: u64,
     pub keep_alive_us: u64,
-    pub io_stall_us: u64,
+    pub io_timeout_us: u64,
+    pub policy: PathPolicy,
     /// Delay of the network, up to.
     pub net_us: u64,
     /// Bytes under way in a direction of a connection.
@@ -91,8 +95,14 @@ impl Plan {
             io_queues: u16::try_from(rng.range(1, 3)).unwrap_or(1),
             queue_depth: rng.pick(&[1, 2, 7, 32, 127]),
             ctrl_loss_us: rng.pick(&[6, 60, 600, 600]) * SECOND,
+            fast_io_fail_us: rng.pick(&[3, 30, 600, 600]) * SECOND,
             keep_alive_us: rng.pick(&[1, 3, 5]) * SECOND,
-            io_stall_us: rng.pick(&[1, 3, 30]) * SECOND,
+            io_timeout_us: rng.pick(&[1, 3, 30]) * SECOND,
+            policy: rng.pick(&[
+                PathPolicy::Nearest,
+                PathPolicy::RoundRobin,
+                PathPolicy::QueueDepth,
+            ]),
             net_us,
             // A link that is slow in every way moves a request in no time that a host waits.
             pipe_bytes: match is_large || net_us > 1000 {

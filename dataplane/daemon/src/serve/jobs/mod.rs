@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use roadstead_pool::{Command, InFlight};
+use roadstead_pool::{Command, Fence, InFlight};
 use roadstead_ring::{BufPool, Extent, FileDone, Io, IoBuf, Mailbox};
 use roadstead_target::{Abandoned, ByteRange, IoError, IoOp, IoRequest, IoResult, Tag};
 
@@ -62,8 +62,7 @@ pub(super) struct Owner {
 /// Whether a connection lives, as its jobs see it.
 #[derive(Debug, Default)]
 pub(super) struct Life {
-    /// Once it has ended. As long as a job holds on to this, the core lets the host not come back: an old write
-    /// that is still at the drive could land over a newer one.
+    /// Once it has ended. As long as a job holds on to this, the core knows that I/O of the host is in flight.
     ended: RefCell<Option<Option<Abandoned>>>,
 }
 
@@ -118,6 +117,8 @@ struct Job {
     fua: bool,
     buf: Option<IoBuf>,
     in_flight: Option<InFlight>,
+    /// Its connection is gone; nobody overtakes it.
+    fence: Option<Fence>,
     /// What its operations on the drive wrote is durable already.
     durable: bool,
     /// What is still to be deallocated.
@@ -144,6 +145,7 @@ impl Job {
             fua: false,
             buf: None,
             in_flight: None,
+            fence: None,
             durable: false,
             ranges: Vec::new(),
             asked: 0,
@@ -185,7 +187,7 @@ pub(super) struct Jobs {
     mailbox: Mailbox<Message>,
     /// Jobs that need a buffer of zeroes, in order.
     hungry: VecDeque<JobId>,
-    /// Jobs that wait for one that has its volume for itself, or that want to have it.
+    /// Jobs that wait for one that has their bytes for itself, or that want to have them.
     parked: VecDeque<JobId>,
     /// What those that compare read into.
     scratch: BufPool,
@@ -306,7 +308,23 @@ impl Jobs {
         }
     }
 
-    /// Lets a job wait for one that has its volume for itself.
+    /// A connection ends. What its jobs are changing is fenced off until they have ended: an old write that is still
+    /// at the drive could land over a newer one.
+    pub(super) fn fence(&mut self, life: &Rc<Life>) {
+        for job in &mut self.slots {
+            let is_own = |owner: &Owner| Rc::ptr_eq(&owner.life, life);
+            let is_changing = matches!(job.stage, Stage::Space | Stage::Drive)
+                && matches!(job.work, Work::Write | Work::Zero | Work::Deallocate);
+            if let (Some(namespace), true) = (&job.namespace, is_changing)
+                && job.owner.as_ref().is_some_and(is_own)
+            {
+                let volume = namespace.reader.volume();
+                job.fence = Some(volume.fence(job.offset, job.len));
+            }
+        }
+    }
+
+    /// Lets a job wait for one that has its bytes for itself.
     fn park(&mut self, id: JobId) {
         if let Some(job) = self.get(id) {
             job.release();
@@ -362,8 +380,8 @@ impl Jobs {
         !self.done.is_empty()
     }
 
-    /// Whether something is waited for that nothing tells about: a drive's full queue, or a volume that another job
-    /// has for itself.
+    /// Whether something is waited for that nothing tells about: a drive's full queue, or bytes that another job has
+    /// for itself.
     pub(super) fn must_poll(&self) -> bool {
         !self.refused.is_empty() || !self.parked.is_empty()
     }

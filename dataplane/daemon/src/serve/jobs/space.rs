@@ -51,6 +51,7 @@ impl Jobs {
             };
             let extents = volume.whole_extents(range.offset, range.length);
             if !extents.is_empty() {
+                (job.offset, job.len) = (range.offset, range.length);
                 break extents;
             }
         };

@@ -255,6 +255,11 @@ impl Host {
         }
     }
 
+    /// Whether the end of a command was heard.
+    pub(super) fn has_ended(&self, cid: u16) -> bool {
+        self.done.contains_key(&cid)
+    }
+
     /// Takes in what the target sends next.
     pub(super) fn hear(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; 64 * 1024];

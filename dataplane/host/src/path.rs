@@ -1,0 +1,113 @@
+//! One path: the portal that it leads over, and its way to a controller.
+
+use std::time::{Duration, Instant};
+
+use crate::action::{Epoch, PathReport, PathState};
+use crate::admin::Control;
+use crate::association::Association;
+use crate::backoff::Backoff;
+use crate::flow::later;
+use crate::setup::SetUp;
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Until it is time to connect.
+    Waiting(Instant),
+    /// On the admin queue. `later`: a command to be sent at its time.
+    SetUp {
+        deadline: Instant,
+        machine: Box<SetUp>,
+        later: Option<(Instant, Control)>,
+    },
+    /// Opening I/O queues.
+    Queues {
+        deadline: Instant,
+    },
+    Live,
+}
+
+/// A path.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) epoch: Epoch,
+    pub(crate) phase: Phase,
+    pub(crate) backoff: Backoff,
+    pub(crate) association: Option<Association>,
+    /// Identifier of the last command on the admin queue that is one of a sequence.
+    pub(crate) sequence: u16,
+    pub(crate) error: String,
+    /// Since when it is of no use; `None` while requests can go over it.
+    pub(crate) down_since: Option<Instant>,
+    /// After a path-related status: it is left alone until then.
+    pub(crate) rest_until: Option<Instant>,
+    is_failed: bool,
+}
+
+impl Path {
+    pub(crate) fn new(index: u16, now: Instant) -> Self {
+        Self {
+            epoch: Epoch {
+                path: index,
+                attempt: 0,
+            },
+            phase: Phase::Waiting(now),
+            backoff: Backoff::new(),
+            association: None,
+            sequence: 0,
+            error: String::new(),
+            down_since: Some(now),
+            rest_until: None,
+            is_failed: false,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    /// The controller, if commands may be sent to it.
+    pub(crate) fn usable(&self) -> Option<&Association> {
+        let association = self.association.as_ref()?;
+        let is_usable =
+            self.is_live() && association.access.is_usable() && self.rest_until.is_none();
+        is_usable.then_some(association)
+    }
+
+    /// Takes note of whether it works, and for how long it has not.
+    pub(crate) fn judge(&mut self, ctrl_loss: Duration, now: Instant) {
+        let works = self.is_live()
+            && self
+                .association
+                .as_ref()
+                .is_some_and(|a| a.access.is_usable());
+        match works {
+            true => self.down_since = None,
+            false => self.down_since = self.down_since.or(Some(now)),
+        }
+        self.is_failed = self.has_been_down(ctrl_loss, now);
+    }
+
+    /// Whether it has not worked for this long.
+    pub(crate) fn has_been_down(&self, time: Duration, now: Instant) -> bool {
+        self.down_since
+            .is_some_and(|since| later(since, time) <= now)
+    }
+
+    pub(crate) fn report(&self) -> PathReport {
+        let ana = self.association.as_ref().map_or("", |a| a.access.text());
+        match (self.is_live(), self.is_failed) {
+            (true, _) => PathReport {
+                state: PathState::Live,
+                message: ana.into(),
+            },
+            (false, true) => PathReport {
+                state: PathState::Failed,
+                message: self.error.clone(),
+            },
+            (false, false) => PathReport {
+                state: PathState::Connecting,
+                message: self.error.clone(),
+            },
+        }
+    }
+}
