@@ -52,7 +52,7 @@ other_lane() {
   part "test cluster's programs" "$E2E/cluster/cluster" build
   counted "Helm chart" e2e/chart.sh
   counted "licences, bans, duplicates (cargo-deny)" e2e/deny.sh
-  part "virtual machine's kernel and user land" "$E2E/vm.sh" --build --disk
+  part "virtual machines' kernels and user lands" vm_suites --disk
   part "images with PostgreSQL and tools" "$E2E/images.sh" postgres toolbox
 }
 # Beside the scenarios, which mostly wait. The lints take what is left of the cores.

@@ -20,6 +20,16 @@ for d in "$HOME/.cargo/bin" /usr/local/go/bin /usr/sbin /sbin "$CLUSTER_CACHE/bi
 done
 export PATH
 
+# Stock kernels and user lands of the virtual machines, made on the first use and kept.
+VM_SUITES="trixie bookworm forky"
+vm_suites() { # [OPTION OF vm.sh...]: the options are for the first
+  local s
+  for s in $VM_SUITES; do
+    "$E2E/vm.sh" --build -S "$s" "$@"
+    shift $#
+  done
+}
+
 say() { echo "$*" >&2; }
 die() {
   echo "error: $*" >&2

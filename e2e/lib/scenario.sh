@@ -10,6 +10,7 @@ check() { # NAME SENTENCE [SECONDS]
 }
 scenario_load() { # NAME
   CHECKS=() SENTENCES=() TIMEOUTS=()
+  scenario_end() { :; } # what a scenario has to clean after its last check, if it has
   [ -f "$E2E/scenarios/$1.sh" ] || die "no scenario $1: make e2e LIST=1 lists them"
   # shellcheck disable=SC1090
   . "$E2E/scenarios/$1.sh"
