@@ -79,7 +79,7 @@ features() {
 properties() {
   prints 'cap +: ' nvme show-regs "$C"
   printed 'version +: 0x[12]0|version +: [12]0' 'cc +: (0x)?46' 'csts +: (0x)?1'
-  prints 'csts|value: 1' nvme get-property "$C" -o 0x1c
+  prints 'csts|value: 1' nvme get-property "$C" --offset=0x1c
 }
 
 admin() {

@@ -30,12 +30,13 @@ const EVENTS: u32 = event::mask::NAMESPACE_ATTRIBUTES | event::mask::ANA_CHANGE;
 
 /// An admin or fabrics command with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Control {
-    pub(crate) sqe: Sqe,
+pub struct Control {
+    /// The command; its identifier is the sender's to choose.
+    pub sqe: Sqe,
     /// Goes in the capsule.
-    pub(crate) data_out: Vec<u8>,
+    pub data_out: Vec<u8>,
     /// Most bytes that come back.
-    pub(crate) data_in: u32,
+    pub data_in: u32,
 }
 
 impl Control {
@@ -117,22 +118,27 @@ impl Control {
 
     /// The start of a log page; reading it arms its event again. The list of changed namespaces is one.
     pub(crate) fn log_page(id: u8) -> Self {
-        Self::log(id, 0, LOG_BYTES)
+        Self::log(id, 0, NSID_ALL, 0, LOG_BYTES)
     }
 
     /// The states of ANA groups, without the namespaces in them.
     pub(crate) fn ana_log(bytes: u32) -> Self {
-        Self::log(log::id::ANA, ANA_GROUPS_ONLY, bytes)
+        Self::log(log::id::ANA, ANA_GROUPS_ONLY, NSID_ALL, 0, bytes)
     }
 
-    fn log(id: u8, parameter: u8, bytes: u32) -> Self {
+    /// A part of the discovery log.
+    pub(crate) fn discovery_log(offset: u64, bytes: u32) -> Self {
+        Self::log(log::id::DISCOVERY, 0, 0, offset, bytes)
+    }
+
+    fn log(id: u8, parameter: u8, nsid: u32, offset: u64, bytes: u32) -> Self {
         let page = GetLogPage {
             id,
             parameter,
             retain_event: false,
             length: u64::from(bytes),
-            offset: 0,
-            nsid: NSID_ALL,
+            offset,
+            nsid,
         };
         Self::admin(AdminCommand::GetLogPage(page), bytes)
     }

@@ -22,6 +22,8 @@
 //! quiesced; a flush through one controller covers what was written through all of them; and what the target has
 //! completed it keeps while it lives: a target that loses its volatile cache and comes back is not noticed.
 //!
+//! A [`Discovery`] asks a discovery service what a host may use.
+//!
 //! Left out: authentication, reservations.
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0c.
@@ -33,6 +35,7 @@ mod association;
 mod backoff;
 mod choice;
 mod config;
+mod discovery;
 mod flow;
 mod ghost;
 mod host;
@@ -42,9 +45,11 @@ mod request;
 mod setup;
 
 pub use action::{Action, Command, Epoch, PathReport, PathState, Payload};
+pub use admin::Control;
 pub use backoff::BACKOFF_MIN;
 pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};
+pub use discovery::{DISCOVERY_RECORDS_MAX, Discovery, DiscoveryEntry, DiscoveryStep};
 pub use host::Host;
 pub use queue::{QUEUE_DEPTH_MAX, Transfer};
 pub use request::{Done, IoError, Op, Refused, Request};
-pub use setup::{NamespaceInfo, SetUpError};
+pub use setup::{NamespaceInfo, READY_POLL, SetUpError};

@@ -17,9 +17,9 @@ use crate::config::{HostConfig, Wanted};
 use crate::queue::QUEUE_DEPTH_MAX;
 
 /// Entries of the admin queue, zero's based.
-const ADMIN_SQSIZE: u16 = 31;
+pub(crate) const ADMIN_SQSIZE: u16 = 31;
 /// Pause between two looks at a controller that is not ready yet.
-const READY_POLL: Duration = Duration::from_millis(10);
+pub const READY_POLL: Duration = Duration::from_millis(10);
 /// Data of one command when the controller names no limit, or a larger one, in bytes.
 const TRANSFER_BYTES_MAX: u32 = 1 << 20;
 
@@ -221,11 +221,7 @@ impl SetUp {
             }
             Step::Enable => (Step::Ready, ask_ready()),
             Step::Ready => {
-                let csts = property::Status(low_u32(result));
-                if csts.is_fatal() {
-                    return Err(SetUpError::Invalid("the controller reports a fatal status"));
-                }
-                if !csts.is_ready() {
+                if !is_ready(cqe)? {
                     return Ok(Progress::Later(now + READY_POLL, ask_ready()));
                 }
                 (Step::Controller, Control::identify(cns::CONTROLLER, 0))
@@ -393,8 +389,17 @@ impl SetUp {
 pub(crate) const NO_ANA_GROUP: SetUpError =
     SetUpError::Invalid("the ANA log does not name the namespace's group");
 
-fn ask_ready() -> Control {
+pub(crate) fn ask_ready() -> Control {
     Control::property_get(property::CSTS, false)
+}
+
+/// What the answer to [`ask_ready`] says.
+pub(crate) fn is_ready(cqe: &Cqe) -> Result<bool, SetUpError> {
+    let csts = property::Status(low_u32(cqe.result.get()));
+    if csts.is_fatal() {
+        return Err(SetUpError::Invalid("the controller reports a fatal status"));
+    }
+    Ok(csts.is_ready())
 }
 
 fn low_u16(value: u64) -> u16 {

@@ -5,6 +5,8 @@
 //! - [`Initiator`] is a thread with a reactor of its own that serves any number of namespaces; a
 //!   [`Namespace`] takes requests from any thread and calls back on the initiator's. Attaching does so.
 //!
+//! [`discover`] asks discovery services where subsystems answer.
+//!
 //! What is guaranteed about requests stands in [`roadstead_host`]. Data is copied once on each way: from a
 //! request's buffer to the connection's output, and from the receive buffer to the request's buffer.
 //!
@@ -14,11 +16,13 @@ mod buffers;
 mod client;
 mod clients;
 mod connection;
+mod discovery;
 mod rim;
 mod spec;
 mod thread;
 
 pub use client::{Client, Completed, IO_QUEUES_MAX, NotAccepted, PATHS_MAX, QUEUE_TOKENS};
+pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover};
 pub use rim::Rim;
 pub use roadstead_host::{
     Identity, IoError, Limits, NamespaceInfo, Op, PathPolicy, PathReport, PathState, Refused,

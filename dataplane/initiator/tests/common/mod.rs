@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use roadstead_initiator::{Identity, Limits, Nqn, Spec, Wanted};
 use roadstead_target::tcp::{Connection, Flow, Rim, Turn};
 use roadstead_target::{
-    Access, BlockSize, IoOp, IoRequest, IoResult, Namespace, Registry, Subsystem, Table, Tag,
-    VolumeKey,
+    Access, BlockSize, IoOp, IoRequest, IoResult, Namespace, PortalRules, Registry, Subsystem,
+    Table, Tag, VolumeKey,
 };
 use uuid::Uuid;
 
@@ -86,6 +86,17 @@ impl Target {
         let bytes = usize::try_from(blocks).unwrap() * BLOCK;
         self.shared.memory.lock().unwrap().resize(bytes, 0);
         self.apply(Some(blocks), access);
+    }
+
+    /// Refers to these discovery services from now on.
+    pub fn refer_to(&self, services: &[SocketAddr]) {
+        let mut table = Table::new(self.portals.clone());
+        let rules = PortalRules {
+            referrals: services.iter().copied().collect(),
+            ..PortalRules::default()
+        };
+        table.set_rules(rules).unwrap();
+        self.shared.registry.apply(table);
     }
 
     /// The subsystem has no namespace from now on.
