@@ -54,7 +54,7 @@ logs() {
   prints 'Error Log Entries' nvme error-log "$C" -e 4
   prints 'afi +: 0x1' nvme fw-log "$C"
   printed 'frs1'
-  prints 'ACS2 .*Get Log Page' nvme effects-log "$C"
+  prints 'ACS2 .*Get Log Page' nvme effects-log "$C" -c 0
   printed 'ACS6 .*Identify' 'ACS24 .*Keep Alive' 'IOCS1 .*Write' 'IOCS2 .*Read' 'IOCS8 .*Write Zeroes' 'IOCS9 .*Dataset'
   prints '' nvme changed-ns-list-log "$C"
   # Parts of a log: any offset and length in dwords.
@@ -79,7 +79,7 @@ features() {
 properties() {
   prints 'cap +: ' nvme show-regs "$C"
   printed 'version +: 0x[12]0|version +: [12]0' 'cc +: (0x)?46' 'csts +: (0x)?1'
-  prints 'csts|value: 1' nvme get-property "$C" --offset=0x1c
+  prints 'value: ?(0x)?1$' nvme get-property "$C" --offset=0x1c
 }
 
 admin() {
@@ -210,7 +210,7 @@ two_hosts() { # sets A and B, each host's device of namespace 1
   modprobe nvme-core multipath=N
   modprobe nvme-tcp
   for h in $HOST_A $HOST_B; do
-    nvme connect "${AT[@]}" -n $NQN -i 1 --hostnqn="nqn.2014-08.org.nvmexpress:uuid:$h" --hostid="$h" --reconnect-delay=1 --keep-alive-tmo=5
+    nvme connect "${AT[@]}" -n $NQN -i 1 -D --hostnqn="nqn.2014-08.org.nvmexpress:uuid:$h" --hostid="$h" --reconnect-delay=1 --keep-alive-tmo=5
   done
   A=$(nsofhost $HOST_A) B=$(nsofhost $HOST_B)
   [ "$A" != "$B" ] || die "both hosts have $A"

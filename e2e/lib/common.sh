@@ -20,12 +20,17 @@ for d in "$HOME/.cargo/bin" /usr/local/go/bin /usr/sbin /sbin "$CLUSTER_CACHE/bi
 done
 export PATH
 
-# Stock kernels and user lands of the virtual machines, made on the first use and kept.
+# Stock kernels and user lands of the virtual machines, made on the first use and kept: 6.12, 6.1 and 7.x.
 VM_SUITES="trixie bookworm forky"
+vm_suite() { # SUITE: the options of vm.sh for it
+  echo "-S $1"
+  if [ "$1" = bookworm ]; then echo "-k 6.1"; fi
+}
 vm_suites() { # [OPTION OF vm.sh...]: the options are for the first
   local s
   for s in $VM_SUITES; do
-    "$E2E/vm.sh" --build -S "$s" "$@"
+    # shellcheck disable=SC2046 # several words
+    "$E2E/vm.sh" --build $(vm_suite "$s") "$@"
     shift $#
   done
 }

@@ -17,7 +17,8 @@ for kernel in $VM_SUITES; do
 done
 scenario_end() { guest_down; }
 
-matrix() { lab; guest_up "$1" -S "$1"; } # KERNEL: with a new daemon and this kernel's guest
+# shellcheck disable=SC2046 # several words
+matrix() { lab; guest_up "$1" $(vm_suite "$1"); } # KERNEL: with a new daemon and this kernel's guest
 matrix_guest() { guest_check kernel-matrix.sh "$@"; } # FUNCTION [ARGUMENT...]
 
 matrix_changes() {

@@ -394,8 +394,6 @@ pub struct DiscoveryRecord {
 const _: () = assert!(size_of::<DiscoveryRecord>() == 1024);
 
 impl DiscoveryRecord {
-    /// `requirements`: a secure channel is not required.
-    pub const NO_SECURE_CHANNEL: u8 = 2;
     /// `requirements`: flow control may be off.
     pub const NO_FLOW_CONTROL: u8 = 4;
 
@@ -421,7 +419,9 @@ impl DiscoveryRecord {
                 family::IPV6
             },
             subsystem_type,
-            requirements: Self::NO_SECURE_CHANNEL | Self::NO_FLOW_CONTROL,
+            // That TLS is not required would be the better word, but some hosts (libnvme 1.3) take it for TLS: nothing is
+            // said here, and that there is none in `transport_specific`.
+            requirements: Self::NO_FLOW_CONTROL,
             port: U16::new(port_id),
             cntlid: U16::new(crate::fabrics::CNTLID_DYNAMIC),
             admin_queue_entries: U16::new(queue_entries),
@@ -451,7 +451,7 @@ mod tests {
             32,
         );
         let bytes = record.as_bytes();
-        assert_eq!(bytes[..12], [3, 1, 2, 6, 1, 0, 0xff, 0xff, 32, 0, 0, 0]);
+        assert_eq!(bytes[..12], [3, 1, 2, 4, 1, 0, 0xff, 0xff, 32, 0, 0, 0]);
         assert_eq!(bytes[32..37], *b"4420\0");
         assert_eq!(bytes[256..266], *b"nqn.2026-1");
         assert_eq!(bytes[512..521], *b"10.1.2.3\0");
