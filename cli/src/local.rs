@@ -1,6 +1,6 @@
 //! One machine's daemon: its report as an inventory, and the commands that only it can do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +11,9 @@ use roadstead_api::v1::{
 };
 use roadstead_api::{NVME_TCP_PORT, connect_unix};
 
+use roadstead_initiator::{Identity, Nqn};
+
+use crate::discover::{self, service};
 use crate::inventory::{self, Inventory};
 
 /// What stands where a cluster has a target's name: a drive's name on a stand-alone machine has no slash.
@@ -25,8 +28,11 @@ pub(crate) struct AttachArgs {
     #[arg(long)]
     nqn: String,
     /// Address of the target, with its port unless that is 4420; repeat it for more paths.
-    #[arg(long = "address", required = true, value_parser = address, value_name = "IP[:PORT]")]
-    addresses: Vec<(IpAddr, u16)>,
+    #[arg(long = "address", required_unless_present = "discover", value_parser = address, value_name = "IP[:PORT]")]
+    addresses: Vec<SocketAddr>,
+    /// Take the addresses from this discovery service, with its port unless that is 8009; repeat it for more.
+    #[arg(long, conflicts_with = "addresses", value_parser = service, value_name = "IP[:PORT]")]
+    discover: Vec<SocketAddr>,
     /// UUID of the namespace; needed if the subsystem has more than one.
     #[arg(long, default_value = "")]
     uuid: String,
@@ -47,29 +53,37 @@ enum Method {
     Fuse,
 }
 
+/// A portal of a target.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    socket_address(text, NVME_TCP_PORT)
+}
+
 /// `10.0.0.1`, `10.0.0.1:4420`, `fd00::1` or `[fd00::1]:4420`.
-fn address(text: &str) -> Result<(IpAddr, u16), String> {
+pub(crate) fn socket_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok((ip, NVME_TCP_PORT));
+        return Ok(SocketAddr::new(ip, default_port));
     }
-    text.parse::<std::net::SocketAddr>()
-        .map(|s| (s.ip(), s.port()))
+    text.parse()
         .map_err(|_| format!("'{text}' is not IP, IP:PORT or [IPv6]:PORT"))
 }
 
 /// `roadstead attach`: prints the device.
 pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
-    let portal = |(ip, port): (IpAddr, u16)| Portal {
+    let portal = |address: SocketAddr| Portal {
         transport: Transport::Tcp.into(),
-        address: ip.to_string(),
-        port: port.into(),
+        address: address.ip().to_string(),
+        port: address.port().into(),
         ..Portal::default()
+    };
+    let addresses = match args.discover.as_slice() {
+        [] => args.addresses,
+        services => discover::portals(services, &identity(socket).await?, &args.nqn)?,
     };
     let request = AttachRequest {
         id: args.id,
         subsystem_nqn: args.nqn,
         volume_uuid: args.uuid,
-        paths: args.addresses.into_iter().map(portal).collect(),
+        paths: addresses.into_iter().map(portal).collect(),
         read_only: args.read_only,
         method: match args.method {
             None => "",
@@ -87,6 +101,16 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         .context("the daemon answered without an attachment")?;
     println!("{}", attachment.device);
     Ok(())
+}
+
+/// Who the daemon is as a host.
+async fn identity(socket: &Path) -> Result<Identity> {
+    let report = report(socket).await?;
+    let host = report.host.context("the daemon does not say who it is")?;
+    Ok(Identity {
+        nqn: Nqn::new(&host.host_nqn)?,
+        id: host.host_id.parse()?,
+    })
 }
 
 /// `roadstead detach`.
@@ -115,16 +139,17 @@ fn said(status: tonic::Status) -> anyhow::Error {
 
 /// Reads the daemon's report.
 pub(crate) async fn inventory(socket: &Path) -> Result<Inventory> {
-    let mut client = connect_unix(socket).await?;
-    let report = client
-        .get_report(GetReportRequest {})
-        .await
-        .map_err(said)?
-        .into_inner();
+    let report = report(socket).await?;
     if report.host.is_none() {
         bail!("the daemon's report says nothing of the machine: is it of another version?");
     }
     Ok(from_report(&report))
+}
+
+async fn report(socket: &Path) -> Result<NodeReport> {
+    let mut client = connect_unix(socket).await?;
+    let report = client.get_report(GetReportRequest {}).await;
+    Ok(report.map_err(said)?.into_inner())
 }
 
 fn portal(p: &Portal) -> String {
@@ -287,12 +312,12 @@ mod tests {
 
     #[test]
     fn addresses_have_a_default_port_and_a_clear_refusal() {
-        let v4: IpAddr = "10.0.0.1".parse().unwrap();
-        let v6: IpAddr = "fd00::1".parse().unwrap();
-        assert_eq!(address("10.0.0.1"), Ok((v4, 4420)));
-        assert_eq!(address("10.0.0.1:9"), Ok((v4, 9)));
-        assert_eq!(address("fd00::1"), Ok((v6, 4420)));
-        assert_eq!(address("[fd00::1]:9"), Ok((v6, 9)));
+        let shown = |text| address(text).map(|address| address.to_string());
+        assert_eq!(shown("10.0.0.1"), Ok("10.0.0.1:4420".into()));
+        assert_eq!(shown("10.0.0.1:9"), Ok("10.0.0.1:9".into()));
+        assert_eq!(shown("fd00::1"), Ok("[fd00::1]:4420".into()));
+        assert_eq!(shown("[fd00::1]:9"), Ok("[fd00::1]:9".into()));
+        assert_eq!(service("10.0.0.1").map(|address| address.port()), Ok(8009));
         assert!(address("node1:4420").unwrap_err().contains("'node1:4420'"));
     }
 

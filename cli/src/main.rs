@@ -2,9 +2,10 @@
 //!
 //! The same commands work against a cluster (kubeconfig, as kubectl does) and, with `--socket`, against the daemon
 //! of one machine. What is shown comes from the objects' status or the daemon's report; nothing is changed, but by
-//! `attach`, `detach` and `rescan`, which speak to one daemon only. `bench` speaks to any NVMe/TCP target.
+//! `attach`, `detach` and `rescan`, which speak to one daemon only. `bench` and `discover` speak to any NVMe/TCP target.
 
 mod cluster;
+mod discover;
 mod explain;
 mod inventory;
 mod local;
@@ -83,6 +84,8 @@ enum Command {
     ///
     /// Writes destroy what is in the namespace.
     Bench(roadstead_bench::Options),
+    /// Asks discovery services of any NVMe/TCP targets what this host may use. Needs no cluster.
+    Discover(discover::DiscoverArgs),
     /// Gives an attached device the size that its namespace has now (needs --socket).
     Rescan {
         /// The name given to attach.
@@ -126,13 +129,22 @@ async fn run(cli: Cli) -> Result<()> {
             print!("{}", explain::explain(&inventory, &name)?);
             Ok(())
         }
+        (Command::Discover(args), _) => {
+            log_to_stderr();
+            let lines = discover::lines(&args)?;
+            println!(
+                "{}",
+                match output {
+                    Output::Table => table::discovered(&lines),
+                    Output::Json => serde_json::to_string_pretty(&lines)?,
+                }
+                .trim_end()
+            );
+            Ok(())
+        }
         (Command::Bench(options), _) => {
-            let log = tracing_subscriber::EnvFilter::try_from_default_env();
-            tracing_subscriber::fmt()
-                .with_writer(std::io::stderr)
-                .with_env_filter(log.unwrap_or_else(|_| "warn".into()))
-                .init();
-            roadstead_bench::run(&options, matches!(output, Output::Json))
+            log_to_stderr();
+            roadstead_bench::run(options, matches!(output, Output::Json))
         }
         (command, socket) => {
             let inventory = match socket {
@@ -142,6 +154,14 @@ async fn run(cli: Cli) -> Result<()> {
             show(&command, output, &inventory)
         }
     }
+}
+
+fn log_to_stderr() {
+    let log = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(log.unwrap_or_else(|_| "warn".into()))
+        .init();
 }
 
 /// Prints one list of the inventory, or its verdict.

@@ -2,6 +2,7 @@
 
 use roadstead_crds::quantity::for_people;
 
+use crate::discover::Line;
 use crate::inventory::{Inventory, UNUSED};
 
 /// Rows under a header, columns as wide as their widest cell, two spaces between.
@@ -59,6 +60,21 @@ pub(crate) fn targets(inventory: &Inventory) -> String {
             "NAME", "READY", "NODE", "CAPACITY", "FREE", "PORTALS", "PROBLEM",
         ],
         rows.collect(),
+    )
+}
+
+/// The list of `roadstead discover`.
+pub(crate) fn discovered(lines: &[Line]) -> String {
+    let row = |line: &Line| {
+        vec![
+            line.subsystem_nqn.clone(),
+            line.transport.into(),
+            line.address.to_string(),
+        ]
+    };
+    table(
+        &["SUBSYSTEM", "TRANSPORT", "ADDRESS"],
+        lines.iter().map(row).collect(),
     )
 }
 

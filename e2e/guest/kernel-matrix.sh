@@ -210,7 +210,8 @@ two_hosts() { # sets A and B, each host's device of namespace 1
   modprobe nvme-core multipath=N
   modprobe nvme-tcp
   for h in $HOST_A $HOST_B; do
-    nvme connect "${AT[@]}" -n $NQN -i 1 -D --hostnqn="nqn.2014-08.org.nvmexpress:uuid:$h" --hostid="$h" --reconnect-delay=1 --keep-alive-tmo=5
+    # By hand: nvme-cli 2.3 takes the second host's controller for the first one's.
+    echo "nqn=$NQN,transport=tcp,traddr=198.51.100.1,trsvcid=4420,hostnqn=nqn.2014-08.org.nvmexpress:uuid:$h,hostid=$h,nr_io_queues=1,reconnect_delay=1,keep_alive_tmo=5" >/dev/nvme-fabrics
   done
   A=$(nsofhost $HOST_A) B=$(nsofhost $HOST_B)
   [ "$A" != "$B" ] || die "both hosts have $A"

@@ -18,15 +18,17 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-pub use crate::options::{Options, Pattern};
+pub use crate::options::{Options, Pattern, Policy};
 use crate::report::Report;
 
 /// Runs the load and prints what came out, as JSON if so asked.
 ///
 /// # Errors
 /// Options that make no sense, a target that cannot be reached, requests that failed, data that was wrong.
-pub fn run(options: &Options, as_json: bool) -> anyhow::Result<()> {
+pub fn run(mut options: Options, as_json: bool) -> anyhow::Result<()> {
     options.check()?;
+    options.resolve()?;
+    let options = &options;
     let started = Instant::now();
     let threads: Vec<_> = (0..options.threads)
         .map(|number| {

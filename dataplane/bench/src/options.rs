@@ -1,9 +1,11 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use roadstead_initiator::{Identity, Nqn, PathPolicy, discover};
 
 /// What to do in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,14 +39,46 @@ impl Pattern {
     }
 }
 
+/// Which path takes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// The first that works.
+    Nearest,
+    /// One after the other.
+    RoundRobin,
+    /// The one with the fewest requests in flight.
+    QueueDepth,
+}
+
+impl From<Policy> for PathPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Nearest => Self::Nearest,
+            Policy::RoundRobin => Self::RoundRobin,
+            Policy::QueueDepth => Self::QueueDepth,
+        }
+    }
+}
+
 /// Load on a namespace of an NVMe/TCP target.
 ///
 /// Writes destroy what is in the namespace.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Address and port of the target; more than one: the first that works.
-    #[arg(long, short, required = true, value_delimiter = ',')]
+    /// Address and port of the target; more than one: all are connected, see --policy.
+    #[arg(
+        long,
+        short,
+        required_unless_present = "discover",
+        value_delimiter = ','
+    )]
     pub(crate) connect: Vec<SocketAddr>,
+    /// Take the addresses of the target from these discovery services.
+    #[arg(long, conflicts_with = "connect", value_delimiter = ',')]
+    pub(crate) discover: Vec<SocketAddr>,
+    /// Which of several addresses takes a request, if the target prefers none.
+    #[arg(long, value_enum, default_value = "nearest")]
+    pub(crate) policy: Policy,
     /// The subsystem.
     #[arg(long, short)]
     pub(crate) nqn: String,
@@ -106,6 +140,28 @@ pub struct Options {
 }
 
 impl Options {
+    /// Who connects.
+    pub(crate) fn identity(&self) -> anyhow::Result<Identity> {
+        let nqn = Nqn::new(&self.host_nqn).context("--host-nqn")?;
+        Ok(Identity::named(nqn))
+    }
+
+    /// Asks the discovery services, if there are any to ask.
+    pub(crate) fn resolve(&mut self) -> anyhow::Result<()> {
+        if self.discover.is_empty() {
+            return Ok(());
+        }
+        let found = discover(&self.discover, &self.identity()?, Duration::from_secs(5))?;
+        let own = found.iter().filter(|f| f.nqn.to_string() == self.nqn);
+        self.connect = own.map(|found| found.address).collect();
+        ensure!(
+            !self.connect.is_empty(),
+            "no discovery service knows {}",
+            self.nqn
+        );
+        Ok(())
+    }
+
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         ensure!(self.threads > 0, "--threads must be at least 1");
         ensure!(

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use roadstead_host::{Identity, Limits, Wanted};
+use roadstead_host::{Limits, Wanted};
 use roadstead_initiator::{Client, Completed, Nqn, Op, Spec};
 use roadstead_ring::{Event, Handler, Io, Reactor, ReactorConfig, mailbox, pin_current_thread};
-use uuid::Uuid;
 
 use crate::histogram::Histogram;
 use crate::options::Options;
@@ -117,10 +116,7 @@ pub(crate) fn run(options: &Options, number: usize) -> anyhow::Result<Outcome> {
 
 fn spec(options: &Options) -> anyhow::Result<Spec> {
     Ok(Spec {
-        identity: Identity {
-            nqn: Nqn::new(&options.host_nqn).context("--host-nqn")?,
-            id: Uuid::new_v5(&Uuid::NAMESPACE_OID, options.host_nqn.as_bytes()),
-        },
+        identity: options.identity()?,
         subsystem_nqn: Nqn::new(&options.nqn).context("--nqn")?,
         namespace: options.nsid.map_or(Wanted::First, Wanted::Nsid),
         paths: options.connect.clone(),
@@ -128,6 +124,7 @@ fn spec(options: &Options) -> anyhow::Result<Spec> {
             io_queues: options.queues,
             queue_depth: u16::try_from(options.depth)?.max(1),
             ctrl_loss: Duration::from_secs(options.ctrl_loss),
+            policy: options.policy.into(),
             ..Limits::default()
         },
         header_digest: options.digest,

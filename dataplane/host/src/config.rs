@@ -17,6 +17,17 @@ pub struct Identity {
     pub id: Uuid,
 }
 
+impl Identity {
+    /// A host with this name, and an identifier that follows from it: the UUID in the name, if it has one.
+    pub fn named(nqn: Nqn) -> Self {
+        let text = nqn.to_string();
+        let own = text.rsplit_once("uuid:").map(|(_, uuid)| uuid);
+        let id = own.and_then(|uuid| Uuid::try_parse(uuid).ok());
+        let id = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()));
+        Self { nqn, id }
+    }
+}
+
 /// Which namespace of the subsystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -113,4 +124,22 @@ pub struct HostConfig {
     pub paths: usize,
     /// Bounds and times.
     pub limits: Limits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_follow_from_names() {
+        let id = |name: &str| Identity::named(Nqn::new(name).unwrap()).id;
+        let uuid = "6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f20";
+        let own = id(&format!("nqn.2014-08.org.nvmexpress:uuid:{uuid}"));
+        assert_eq!(own.to_string(), uuid);
+        let (one, other) = (
+            id("nqn.2026-11.io.roadstead:a"),
+            id("nqn.2026-11.io.roadstead:b"),
+        );
+        assert!(one != other && one == id("nqn.2026-11.io.roadstead:a"));
+    }
 }
