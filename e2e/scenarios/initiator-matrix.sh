@@ -2,6 +2,7 @@
 # The initiator against the Linux kernel's own target, nvmet, in a virtual machine: digests, block sizes, resize, target lost and back.
 NEEDS=vm
 . "$E2E/lib/standalone.sh"
+check discovery "The discovery service of nvmet, asked by our command: its subsystem and both portals."
 check digests "Verified random reads and writes without digests and with both, on blocks of 512 and of 4096 bytes, one queue and four."
 check sizes "Verified requests of every size from 512 bytes to 4 MiB."
 check target-restarted "nvmet ends all connections and listens no more, for a while, during verified I/O: no error."
@@ -24,6 +25,16 @@ verified_at_least() {
   echo "$2"
   [ "$(jq .errors <<<"$2")" = 0 ] || die "requests failed"
   [ "$(jq .verified_blocks <<<"$2")" -ge "$1" ] || die "fewer than $1 requests were verified"
+}
+
+discovery() {
+  local port found
+  nvmet_up
+  found=$("$TARGET/$PROFILE/roadstead" -o json discover "${PORTS[@]}")
+  echo "$found"
+  for port in 4420 4421; do
+    jq -e ".[] | select(.subsystem_nqn == \"$NVMET_NQN\" and .address == \"10.0.2.15:$port\")" <<<"$found" >/dev/null || die "it does not tell of port $port"
+  done
 }
 
 digests() {

@@ -4,8 +4,9 @@
 NEEDS=vm
 . "$E2E/lib/standalone.sh"
 check path-cut "The network of the path in use goes dark: I/O goes on over the other one, without an error; mended, both are used."
-check portal-lost "A portal is taken from the daemon and its connections are reset during I/O: no error; it comes back and is used again."
+check portal-lost "A portal is taken from the daemon during I/O, and its connections end: no error; it comes back and is used again."
 check ana-switch "The ANA states of two portals are switched through all five during I/O: the host sees each, and follows without an error."
+check initiator "Our initiator finds both portals by discovery and uses both; a portal whose address goes, and comes back, and each ANA state cost no error."
 scenario_end() { guest_down; }
 
 on_host() { guest_check tcp-multipath.sh "$@"; } # FUNCTION [ARGUMENT...]
@@ -35,11 +36,42 @@ lose_and_return() {
   LAB_PORTALS=("address: 198.51.100.1")
   lab_reload
   until_ok 10 "nothing listens at 198.51.100.2" silent
-  ss -K state established src 198.51.100.2:4420
   on_host "is_lost 198.51.100.2; is_used 198.51.100.1"
   LAB_PORTALS+=("address: 198.51.100.2")
   lab_reload
   on_host "is_live 198.51.100.2; is_used 198.51.100.2; is_used 198.51.100.1"
+}
+
+# How many connections there are to a portal; an initiator has two for a path.
+connections() { ss -Htn state established dst "$1:4420" | wc -l; } # ADDRESS
+has_connections() { [ "$(connections "$1")" = "$2" ]; } # ADDRESS NUMBER
+initiator() {
+  local load out=$OUT/bench
+  lab
+  "$TARGET/$PROFILE/roadstead" -o json bench --discover 198.51.100.1:4420 --nqn $LAB_NQN --nsid 1 --policy round-robin --rw randrw --mix 40 --verify --sleep \
+    --ramp 0 --size 16m -b 4k -q 8 -T 20 >"$out.json" 2>"$out.log" &
+  load=$!
+  until_ok 10 "both paths are connected" has_connections 198.51.100.2 2
+  has_connections 198.51.100.1 2
+  ip addr del 198.51.100.2/32 dev lo
+  ss -K dst 198.51.100.2 >/dev/null
+  sleep 1
+  ip addr add 198.51.100.2/32 dev lo
+  until_ok 10 "the second path is connected again" has_connections 198.51.100.2 2
+  switch optimized nonOptimized
+  sleep 0.5
+  switch inaccessible optimized
+  sleep 0.5
+  switch optimized persistentLoss
+  sleep 0.5
+  switch change change
+  sleep 0.5
+  switch nonOptimized optimized
+  wait $load || die "the load failed: $(tail -n 5 "$out.log")"
+  cat "$out.json"
+  grep -q 'connection lost' "$out.log" || die "no connection was lost"
+  [ "$(jq .errors "$out.json")" = 0 ] || die "requests failed"
+  [ "$(jq .verified_blocks "$out.json")" -ge 4000 ] || die "fewer than 4000 blocks were verified"
 }
 
 silent() { [ -z "$(ss -Hltn src 198.51.100.2:4420)" ]; }

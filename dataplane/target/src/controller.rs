@@ -100,6 +100,9 @@ pub enum Ended {
     /// Its host is not allowed any more.
     #[error("its host is not allowed any more")]
     HostNotAllowed,
+    /// The portal that its host reached is none any more, or for discovery alone.
+    #[error("the portal that its host reached is not offered any more")]
+    PortalGone,
     /// Its host was silent for too long.
     #[error("its host was silent for longer than the keep alive time-out")]
     KeepAliveExpired,

@@ -114,8 +114,8 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves this table from now on. Controllers whose subsystem is gone or whose host is not allowed any more end;
-    /// the others' hosts are told about changed namespaces. Connections notice at their next `receive` or `tick`:
+    /// Serves this table from now on. Controllers whose portal or subsystem is gone or whose host is not allowed any more
+    /// end; the others' hosts are told about changed namespaces. Connections notice at their next `receive` or `tick`:
     /// call `tick` for all of them to make it quick.
     pub fn apply(&self, table: Table) {
         let mut state = self.lock();
@@ -124,6 +124,10 @@ impl Registry {
         }
         for controller in state.controllers.values() {
             let identity = controller.identity();
+            if is_offered(&state.table, identity) && !is_offered(&table, identity) {
+                controller.end(Ended::PortalGone);
+                continue;
+            }
             if identity.kind == Kind::Discovery {
                 let entries = |table| discovery::entries(table, &identity.host, identity.local);
                 if entries(&state.table) != entries(&table) {
@@ -374,6 +378,13 @@ impl Registry {
             self.limits.queue_entries_16(),
         )
     }
+}
+
+/// Whether the address that a controller's host reached is a portal for its kind.
+fn is_offered(table: &Table, identity: &Identity) -> bool {
+    let portal = table.portal_of(identity.local);
+    let for_all = |portal| !table.rules().discovery_only.contains(&portal);
+    portal.is_some_and(|portal| identity.kind == Kind::Discovery || for_all(portal))
 }
 
 /// What a controller of a subsystem shows to a host that reached `local`.

@@ -18,7 +18,8 @@ use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, ConnectData, InvalidParameter};
 use roadstead_nvme::log::{self, DiscoveryHeader, DiscoveryRecord, discovery_parameter};
 use roadstead_nvme::nqn::DISCOVERY;
 use roadstead_nvme::{AdminCommand, AnaState, Status, feature, name};
-use roadstead_target::{Access, AnaStates, PortalRules, Registry, Table};
+use roadstead_target::tcp::Close;
+use roadstead_target::{Access, AnaStates, Ended, PortalRules, Registry, Table};
 use zerocopy::FromBytes;
 
 const OTHER_HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:b";
@@ -152,6 +153,34 @@ fn a_portal_for_discovery_has_no_subsystems() {
     );
     let (_, records) = read(&mut connect(&registry, HOST), 0, false);
     assert_eq!(records.len(), 1);
+}
+
+#[test]
+fn controllers_end_with_the_portal_that_they_were_reached_by() {
+    let all = [(SUBSYSTEM, Access::Any)];
+    let own = local().to_string();
+    let only = discovery_only(&[&own]);
+    let none = PortalRules::default;
+    for (portals, rules, is_left) in [
+        (vec![own.as_str(), "192.0.2.99:4420"], none(), (true, true)),
+        (vec!["0.0.0.0:4420"], none(), (true, true)),
+        (vec!["192.0.2.99:4420"], none(), (false, false)),
+        (vec![own.as_str()], only, (true, false)),
+    ] {
+        let registry = Arc::new(Registry::new());
+        registry.apply(table(&[&own], none(), &all));
+        let mut discovery = connect(&registry, HOST);
+        let (mut admin, mut io) = Host::pair(&registry, Options::default());
+        registry.apply(table(&portals, rules, &all));
+        let ended = |host: &mut Host| {
+            host.tick();
+            host.closed.take()
+        };
+        let gone = |is_left: bool| (!is_left).then_some(Close::Ended(Ended::PortalGone));
+        assert_eq!(ended(&mut discovery), gone(is_left.0), "{portals:?}");
+        assert_eq!(ended(&mut admin), gone(is_left.1), "{portals:?}");
+        assert_eq!(ended(&mut io), gone(is_left.1), "{portals:?}");
+    }
 }
 
 #[test]
