@@ -118,6 +118,5 @@ resize() {
 }
 control() { "$TARGET/$PROFILE/roadstead" --socket "$SA/roadsteadd.sock" "$@"; }
 grown() { # DEVICE BYTES
-  control rescan v
   [ "$(blockdev --getsize64 "$1")" = "$2" ]
 }

@@ -198,7 +198,15 @@ impl Manager {
         all.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
         for attachment in &mut all {
             attachment.paths = match self.method_of(&attachment.spec) {
-                Ok(method) => method.paths(&attachment.spec),
+                Ok(method) => {
+                    // It follows the namespace's size by itself.
+                    if let (Some(device), Some(now)) =
+                        (&mut attachment.device, method.device(&attachment.spec))
+                    {
+                        device.size_bytes = now.size_bytes;
+                    }
+                    method.paths(&attachment.spec)
+                }
                 Err(error) => failed_paths(&attachment.spec, &error.to_string()),
             };
         }

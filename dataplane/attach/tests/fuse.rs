@@ -173,6 +173,11 @@ fn a_device_is_made_used_grown_and_removed() {
     file.sync_all().unwrap();
     assert!(bench.target.memory()[256 * BLOCK..] == data);
 
+    bench.target.serve(600, Access::Any);
+    wait_for("the device to grow by itself", || {
+        bench.method.device(&bench.spec).unwrap().size_bytes == 600 * BLOCK as u64
+    });
+
     // Discard reaches the target as zeroes.
     let range = [0_u64, 16 * BLOCK as u64];
     let blkdiscard = std::process::Command::new("blkdiscard")

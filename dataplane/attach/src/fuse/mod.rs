@@ -41,7 +41,35 @@ struct Attached {
     namespace: Namespace,
     paths: Vec<PathSpec>,
     device: PathBuf,
+    size: Arc<Size>,
     thread: JoinHandle<()>,
+}
+
+/// What gives a device its size. One at a time: a device must not be opened for it while it is being taken away, and
+/// not afterwards, when its name may be another's.
+struct Size {
+    /// In the mounted file system; its size is the namespace's.
+    file: PathBuf,
+    device: PathBuf,
+    is_there: Mutex<bool>,
+}
+
+impl Size {
+    /// Gives the device the size that the namespace has now, unless it is gone.
+    fn apply(&self) -> Result<(), AttachError> {
+        let is_there = self.is_there();
+        if !*is_there {
+            return Ok(());
+        }
+        // The kernel takes over the file's size when it is asked for.
+        let stat = std::fs::metadata(&self.file);
+        stat.map_err(AttachError::io(format!("stat {}", self.file.display())))?;
+        loopdev::set_capacity(&self.device)
+    }
+
+    fn is_there(&self) -> MutexGuard<'_, bool> {
+        self.is_there.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Our initiator behind FUSE and loop devices. Its thread starts with the first attachment.
@@ -158,6 +186,7 @@ impl FuseMethod {
         }
         let attached = self.table().remove(&spec.id);
         if let Some(attached) = attached {
+            *attached.size.is_there() = false;
             attached.namespace.close();
             join(spec, attached.thread);
         }
@@ -180,12 +209,7 @@ impl FuseMethod {
             }
         };
         match self.loop_device(spec, namespace, &dir) {
-            Ok(device) => Ok(Attached {
-                namespace: namespace.clone(),
-                paths: spec.paths.clone(),
-                device,
-                thread,
-            }),
+            Ok(device) => Ok(self.attached(spec, namespace.clone(), device, thread)),
             Err(error) => {
                 give_up(spec, mount::unmount(&dir));
                 join(spec, thread);
@@ -213,16 +237,34 @@ impl FuseMethod {
                 start(server)
             });
         match served {
-            Ok(thread) => Ok(Attached {
-                namespace,
-                paths: spec.paths.clone(),
-                device,
-                thread,
-            }),
+            Ok(thread) => Ok(self.attached(spec, namespace, device, thread)),
             Err(error) => {
                 namespace.close();
                 Err(error)
             }
+        }
+    }
+
+    /// A device that is served; it follows the namespace's size from now on.
+    fn attached(
+        &self,
+        spec: &Spec,
+        namespace: Namespace,
+        device: PathBuf,
+        thread: JoinHandle<()>,
+    ) -> Attached {
+        let size = Arc::new(Size {
+            file: self.run_dir.join(&spec.id).join(file_name(spec)),
+            device: device.clone(),
+            is_there: Mutex::new(true),
+        });
+        follow(spec, &namespace, Arc::clone(&size));
+        Attached {
+            namespace,
+            paths: spec.paths.clone(),
+            device,
+            size,
+            thread,
         }
     }
 
@@ -317,9 +359,14 @@ impl Method for FuseMethod {
     }
 
     fn detach(&self, spec: &Spec) -> Result<(), AttachError> {
+        let size = self.table().get(&spec.id).map(|a| Arc::clone(&a.size));
+        let is_there = size.as_ref().map(|size| size.is_there());
         let found = loopdev::find(Path::new(SYSFS), &file_name(spec));
         for device in found {
             loopdev::clear(&device)?;
+        }
+        if let Some(mut is_there) = is_there {
+            *is_there = false;
         }
         self.end(spec)
     }
@@ -328,16 +375,13 @@ impl Method for FuseMethod {
         let unknown = || AttachError::Unknown {
             id: spec.id.clone(),
         };
-        let (namespace, device) = {
+        let (namespace, size) = {
             let table = self.table();
             let attached = table.get(&spec.id).ok_or_else(unknown)?;
-            (attached.namespace.clone(), attached.device.clone())
+            (attached.namespace.clone(), Arc::clone(&attached.size))
         };
         let info = namespace.look();
-        // The kernel takes over the file's size when it is asked for.
-        let path = self.run_dir.join(&spec.id).join(file_name(spec));
-        std::fs::metadata(&path).map_err(AttachError::io(format!("stat {}", path.display())))?;
-        loopdev::set_capacity(&device)?;
+        size.apply()?;
         Ok(info.blocks.saturating_mul(u64::from(info.block_bytes)))
     }
 
@@ -365,6 +409,26 @@ impl Method for FuseMethod {
             message: report.message,
         };
         attached.paths.iter().zip(reports).map(status).collect()
+    }
+}
+
+/// Has the device follow the namespace's size, on a thread that ends with the namespace. It is not the initiator's,
+/// which must go on while the kernel changes the size.
+fn follow(spec: &Spec, namespace: &Namespace, size: Arc<Size>) {
+    let (id, changes) = (spec.id.clone(), namespace.changes());
+    let run = move || {
+        for () in changes {
+            match size.apply() {
+                Ok(()) => {
+                    info!(id, device = %size.device.display(), "the device has the namespace's size")
+                }
+                Err(error) => warn!(id, %error, "cannot give the device its new size"),
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("resize".into()).spawn(run);
+    if let Err(error) = thread {
+        warn!(id = spec.id, %error, "the device will follow the namespace's size only when asked to");
     }
 }
 
