@@ -61,6 +61,7 @@ cargo_lane() {
   count_unit_tests
   counted "lints (clippy, warnings are errors)" \
     nice -n 19 cargo clippy --locked --workspace --all-targets --profile "$PROFILE" -- -D warnings
+  TIME=5 counted "fuzzing, a short run (cargo-fuzz)" nice -n 19 e2e/fuzz.sh
 }
 
 # Virtual machines and the cluster share nothing but the cores. The cluster's own virtual machine takes minutes to start.

@@ -15,6 +15,7 @@ use roadstead_initiator::{Identity, Nqn};
 
 use crate::discover::{self, service};
 use crate::inventory::{self, Inventory};
+use crate::say;
 
 /// What stands where a cluster has a target's name: a drive's name on a stand-alone machine has no slash.
 const THIS_MACHINE: &str = "local";
@@ -33,8 +34,8 @@ pub(crate) struct AttachArgs {
     /// Take the addresses from this discovery service, with its port unless that is 8009; repeat it for more.
     #[arg(long, conflicts_with = "addresses", value_parser = service, value_name = "IP[:PORT]")]
     discover: Vec<SocketAddr>,
-    /// UUID of the namespace; needed if the subsystem has more than one.
-    #[arg(long, default_value = "")]
+    /// UUID of the namespace.
+    #[arg(long)]
     uuid: String,
     /// How the device is made; the best that the machine has unless given.
     #[arg(long, value_enum)]
@@ -99,8 +100,7 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         .into_inner()
         .attachment
         .context("the daemon answered without an attachment")?;
-    println!("{}", attachment.device);
-    Ok(())
+    say(&attachment.device)
 }
 
 /// Who the daemon is as a host.
@@ -128,8 +128,7 @@ pub(crate) async fn rescan(socket: &Path, id: String) -> Result<()> {
         .await?
         .rescan(RescanRequest { id })
         .await;
-    println!("{}", reply.map_err(said)?.into_inner().size_bytes);
-    Ok(())
+    say(&reply.map_err(said)?.into_inner().size_bytes.to_string())
 }
 
 /// The daemon's own sentence, without the wrapping of the protocol.

@@ -11,6 +11,7 @@ mod inventory;
 mod local;
 mod table;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -126,21 +127,15 @@ async fn run(cli: Cli) -> Result<()> {
                     (cluster::inventory(client).await?, name)
                 }
             };
-            print!("{}", explain::explain(&inventory, &name)?);
-            Ok(())
+            say(&explain::explain(&inventory, &name)?)
         }
         (Command::Discover(args), _) => {
             log_to_stderr();
             let lines = discover::lines(&args)?;
-            println!(
-                "{}",
-                match output {
-                    Output::Table => table::discovered(&lines),
-                    Output::Json => serde_json::to_string_pretty(&lines)?,
-                }
-                .trim_end()
-            );
-            Ok(())
+            say(&match output {
+                Output::Table => table::discovered(&lines),
+                Output::Json => serde_json::to_string_pretty(&lines)?,
+            })
         }
         (Command::Bench(options), _) => {
             log_to_stderr();
@@ -191,6 +186,13 @@ fn show(command: &Command, output: Output, inventory: &Inventory) -> Result<()> 
             )
         }
     };
-    println!("{}", text.trim_end());
-    Ok(())
+    say(&text)
+}
+
+/// Prints a text. That nobody wants to read on (`| head`) is no error.
+pub(crate) fn say(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
