@@ -48,7 +48,7 @@ has_connections() { [ "$(connections "$1")" = "$2" ]; } # ADDRESS NUMBER
 initiator() {
   local load out=$OUT/bench
   lab
-  "$TARGET/$PROFILE/roadstead" -o json bench --discover 198.51.100.1:4420 --nqn $LAB_NQN --nsid 1 --policy round-robin --rw randrw --mix 40 --verify --sleep \
+  "$TARGET/$PROFILE/roadstead" -o json bench --discover 198.51.100.1:4420 --nqn "$LAB_NQN" --nsid 1 --policy round-robin --rw randrw --mix 40 --verify --sleep \
     --ramp 0 --size 16m -b 4k -q 8 -T 20 >"$out.json" 2>"$out.log" &
   load=$!
   until_ok 10 "both paths are connected" has_connections 198.51.100.2 2
