@@ -1,6 +1,6 @@
 //! A host that begins as it should and then does anything.
 
-mod end;
+pub(crate) mod end;
 
 use std::sync::Arc;
 

@@ -9,6 +9,7 @@
 
 mod connection;
 mod format;
+mod host;
 mod input;
 mod wire;
 #[allow(
@@ -22,6 +23,7 @@ mod yaml;
 
 pub use connection::target_connection;
 pub use format::{config_yaml, pool_format};
+pub use host::host_connection;
 pub use input::Input;
 pub use wire::{nvme_commands, nvme_names, pdu_reader};
 
@@ -29,11 +31,12 @@ pub use wire::{nvme_commands, nvme_names, pdu_reader};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("nvme_commands", nvme_commands),
     ("nvme_names", nvme_names),
     ("pdu_reader", pdu_reader),
     ("target_connection", target_connection),
+    ("host_connection", host_connection),
     ("pool_format", pool_format),
     ("config_yaml", config_yaml),
 ];

@@ -17,16 +17,16 @@ use roadstead_tcp::{Event, Pdu, PduReader, PduWriter, Role, Settings};
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
-fn nqn(name: &str) -> Nqn {
+pub(crate) fn nqn(name: &str) -> Nqn {
     Nqn::new(name).unwrap_or_else(|_| Nqn::discovery())
 }
 
-fn subsystem_nqn() -> Nqn {
+pub(crate) fn subsystem_nqn() -> Nqn {
     nqn("nqn.2026-11.io.roadstead:fuzz")
 }
 
 /// What is served.
-pub(super) fn table(with_subsystem: bool, with_namespace: bool, blocks: u64) -> Table {
+pub(crate) fn table(with_subsystem: bool, with_namespace: bool, blocks: u64) -> Table {
     let namespace = Namespace {
         volume: VolumeKey(1),
         uuid: Uuid::from_u128(1),
