@@ -12,12 +12,12 @@ theirs() {
   mkdir -p $T/subsystems/$NQN/namespaces/1
   echo 1 >$T/subsystems/$NQN/attr_allow_any_host
   truncate -s 64M /tmp/drive.img
-  cd $T/subsystems/$NQN/namespaces/1
+  cd $T/subsystems/$NQN/namespaces/1 || exit
   echo -n /tmp/drive.img >device_path
   echo 1 >buffered_io
   echo 1 >enable
   mkdir $T/ports/1
-  cd $T/ports/1
+  cd $T/ports/1 || exit
   echo ipv4 >addr_adrfam
   echo tcp >addr_trtype
   echo 127.0.0.1 >addr_traddr
