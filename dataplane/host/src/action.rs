@@ -58,6 +58,11 @@ pub enum Action {
         /// Why.
         error: SetUpError,
     },
+    /// What [`crate::Host::paths`] says of a path has changed; its ANA state, maybe.
+    PathChanged {
+        /// Which path.
+        path: usize,
+    },
     /// There is no path left to wait for: requests fail from now on. Connecting goes on.
     GivenUp,
 }

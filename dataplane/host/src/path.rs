@@ -41,6 +41,8 @@ pub(crate) struct Path {
     /// After a path-related status: it is left alone until then.
     pub(crate) rest_until: Option<Instant>,
     is_failed: bool,
+    /// What was last reported: whether it is live, has failed, and its ANA state.
+    shown: (bool, bool, &'static str),
 }
 
 impl Path {
@@ -58,6 +60,7 @@ impl Path {
             down_since: Some(now),
             rest_until: None,
             is_failed: false,
+            shown: (false, false, ""),
         }
     }
 
@@ -73,8 +76,8 @@ impl Path {
         is_usable.then_some(association)
     }
 
-    /// Takes note of whether it works, and for how long it has not.
-    pub(crate) fn judge(&mut self, ctrl_loss: Duration, now: Instant) {
+    /// Takes note of whether it works, and for how long it has not. True if the report is another one.
+    pub(crate) fn judge(&mut self, ctrl_loss: Duration, now: Instant) -> bool {
         let works = self.is_live()
             && self
                 .association
@@ -85,6 +88,9 @@ impl Path {
             false => self.down_since = self.down_since.or(Some(now)),
         }
         self.is_failed = self.has_been_down(ctrl_loss, now);
+        let ana = self.association.as_ref().map_or("", |a| a.access.text());
+        let shown = (self.is_live(), self.is_failed, ana);
+        std::mem::replace(&mut self.shown, shown) != shown
     }
 
     /// Whether it has not worked for this long.

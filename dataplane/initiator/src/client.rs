@@ -336,6 +336,11 @@ impl Client {
                 self.changes.push_back(info);
             }
             Action::Down { path, error } => self.down(path, &error),
+            Action::PathChanged { path } => {
+                let address = self.spec.paths.get(path);
+                let report = self.host.paths().into_iter().nth(path);
+                debug!(%nqn, ?address, ?report, "a path has changed");
+            }
             Action::GivenUp => warn!(%nqn, "no path has worked for too long: requests fail"),
         }
     }

@@ -83,8 +83,10 @@ impl Host {
     /// Gives up when there is no path to wait for.
     pub(super) fn judge(&mut self, now: Instant) {
         let limits = self.config.limits;
-        for path in &mut self.paths {
-            path.judge(limits.ctrl_loss, now);
+        for (path, index) in self.paths.iter_mut().zip(0..) {
+            if path.judge(limits.ctrl_loss, now) {
+                self.actions.push_back(Action::PathChanged { path: index });
+            }
         }
         let mut paths = self.paths.iter();
         let hopeless =

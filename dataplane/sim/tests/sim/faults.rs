@@ -1,5 +1,6 @@
 //! The target's drive at work, and everything that goes wrong.
 
+use roadstead_nvme::AnaState;
 use roadstead_target::{IoError, IoOp};
 
 use crate::node::Outcome;
@@ -162,7 +163,7 @@ impl World {
         let host = self.rng.index(self.plan.hosts);
         let duration = self.rng.pick(&[1000, 100_000, SECOND, 8 * SECOND]);
         let duration = self.rng.range(1, duration);
-        match self.rng.below(20) {
+        match self.rng.below(23) {
             0..8 => {
                 let open: Vec<u64> = self
                     .links
@@ -193,6 +194,7 @@ impl World {
             13 => self.restart(false, duration),
             14 => self.restart(true, duration),
             15 => self.grow(),
+            20.. => self.switch_paths(duration),
             what => self.change_table(what, host, duration),
         }
     }
@@ -253,11 +255,31 @@ impl World {
         self.tick_all();
     }
 
+    /// Other ANA states; hosts hear of them, and some are to wait.
+    fn switch_paths(&mut self, duration: u64) {
+        let states = [
+            AnaState::Optimized,
+            AnaState::NonOptimized,
+            AnaState::NonOptimized,
+            AnaState::Inaccessible,
+            AnaState::PersistentLoss,
+            AnaState::Change,
+        ];
+        self.node.ana = [self.rng.pick(&states), self.rng.pick(&states)];
+        self.stats.switches += 1;
+        let ana = self.node.ana;
+        self.note(|| format!("target: ANA states {ana:?}"));
+        self.node.apply();
+        self.tick_all();
+        self.after(duration, Event::Mend);
+    }
+
     /// What was taken away is served again.
     pub fn mend(&mut self) {
         self.node.is_present = true;
         self.node.has_namespace = true;
         self.node.refused.clear();
+        self.node.ana = Default::default();
         self.apply_table();
     }
 

@@ -60,6 +60,11 @@ fn limits(plan: &Plan) -> Limits {
     }
 }
 
+/// Whether requests go over a path in this ANA state.
+fn is_usable(state: &str) -> bool {
+    matches!(state, "" | "ANA state non-optimized")
+}
+
 impl Guest {
     pub fn new(host: usize, plan: &Plan, now: Instant) -> Self {
         let id = host as u64;
@@ -70,7 +75,7 @@ impl Guest {
             },
             subsystem_nqn: node::subsystem_nqn(),
             namespace: Wanted::Uuid(node::UUID),
-            paths: vec![([192, 0, 2, 1], 4420).into(), ([192, 0, 2, 2], 4420).into()],
+            paths: node::PORTALS.to_vec(),
             limits: limits(plan),
             header_digest: plan.header_digest,
             data_digest: plan.data_digest,
@@ -147,7 +152,7 @@ impl World {
         let is_live = client
             .paths()
             .iter()
-            .any(|path| path.state == PathState::Live);
+            .any(|path| path.state == PathState::Live && is_usable(&path.message));
         let now = self.moment();
         let now_us = self.now_us;
         let guest = &mut self.guests[host];

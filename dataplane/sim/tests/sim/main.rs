@@ -136,6 +136,7 @@ fn runs_hold() {
         ("losses of power", sum(|s| s.power_losses)),
         ("tables", sum(|s| s.tables)),
         ("growth", sum(|s| s.grown)),
+        ("switches of paths", sum(|s| s.switches)),
         ("requests that failed", sum(|s| s.io_errors)),
         ("requests that lost their path", sum(|s| s.path_lost)),
         (

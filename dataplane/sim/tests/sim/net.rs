@@ -44,6 +44,8 @@ pub struct Pipe {
 /// A connection.
 pub struct Link {
     pub host: usize,
+    /// The portal.
+    address: SocketAddr,
     token: u64,
     host_end: HostEnd,
     target_end: TargetEnd,
@@ -80,11 +82,12 @@ impl Rim for HostRim<'_> {
         self.world.instant()
     }
 
-    fn connect(&mut self, _: SocketAddr, token: u64) -> Result<SocketId, RingError> {
+    fn connect(&mut self, address: SocketAddr, token: u64) -> Result<SocketId, RingError> {
         let link = self.world.next_link;
         self.world.next_link += 1;
         let state = Link {
             host: self.host,
+            address,
             token,
             host_end: HostEnd::Connecting,
             target_end: TargetEnd::Before,
@@ -396,7 +399,8 @@ impl World {
             return self.after(delay, Event::HostClosed { link, failed: true });
         }
         state.target_end = TargetEnd::Open;
-        self.node.accept(link, self.now_ms());
+        let address = state.address;
+        self.node.accept(link, address, self.now_ms());
         self.stats.connections += 1;
         self.note(|| format!("target: accepts {link}"));
         self.after(delay, Event::Connected { link });

@@ -2,16 +2,16 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use roadstead_nvme::Nqn;
+use roadstead_nvme::{AnaState, Nqn};
 use roadstead_target::tcp::{Close, Connection, Flow, Output, Rim, Turn};
 use roadstead_target::{
-    Abandoned, Access, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace, Registry,
-    Subsystem, Table, Tag, VolumeKey, limits,
+    Abandoned, Access, AnaStates, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace,
+    PortalRules, Registry, Subsystem, Table, Tag, VolumeKey, limits,
 };
 use uuid::Uuid;
 
@@ -20,6 +20,13 @@ use crate::plan::{Broken, Plan};
 use crate::rng::Rng;
 
 pub const VOLUME: VolumeKey = VolumeKey(1);
+/// Where hosts connect.
+pub const PORTALS: [SocketAddr; 2] = [portal(1), portal(2)];
+
+const fn portal(last: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)), 4420)
+}
+
 pub const UUID: Uuid = Uuid::from_u128(0x5eed);
 
 pub fn nqn(name: &str) -> Nqn {
@@ -257,6 +264,8 @@ pub struct Node {
     pub is_present: bool,
     pub has_namespace: bool,
     pub refused: BTreeSet<usize>,
+    /// Of its portals.
+    pub ana: [AnaState; 2],
     hosts: usize,
 }
 
@@ -283,6 +292,7 @@ impl Node {
             is_present: true,
             has_namespace: true,
             refused: BTreeSet::new(),
+            ana: Default::default(),
             hosts: plan.hosts,
         };
         node.apply();
@@ -321,15 +331,29 @@ impl Node {
             ),
             access: Access::Hosts(allowed.map(host_nqn).collect()),
         };
-        let mut table = Table::new(Vec::new());
+        let mut table = Table::new(PORTALS.to_vec());
+        let states = |(portal, state): (SocketAddr, AnaState)| {
+            let others = state;
+            (
+                portal,
+                AnaStates {
+                    others,
+                    ..AnaStates::default()
+                },
+            )
+        };
+        let rules = PortalRules {
+            ana: PORTALS.into_iter().zip(self.ana).map(states).collect(),
+            ..PortalRules::default()
+        };
+        assert_eq!(table.set_rules(rules), Ok(()));
         if self.is_present {
             assert_eq!(table.add(subsystem_nqn(), subsystem), Ok(()));
         }
         self.registry.apply(table);
     }
 
-    pub fn accept(&mut self, link: u64, now_ms: u64) {
-        let local = SocketAddr::from(([192, 0, 2, 1], 4420));
+    pub fn accept(&mut self, link: u64, local: SocketAddr, now_ms: u64) {
         let served = Served {
             core: Some(Connection::new(Arc::clone(&self.registry), local, now_ms)),
             ..Served::default()

@@ -50,6 +50,7 @@ pub struct Stats {
     pub power_losses: u64,
     pub tables: u64,
     pub grown: u64,
+    pub switches: u64,
     pub io_errors: u64,
     pub path_lost: u64,
     /// Writes that landed although their connection was gone.
