@@ -144,7 +144,7 @@ struct World {
 pub fn host_connection(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut world = World::new(input.u8());
-    if input.u8() % 4 != 0 {
+    if !input.u8().is_multiple_of(4) {
         world.settle();
         assert!(world.client.info().is_some(), "undisturbed, it connects");
     }
@@ -304,7 +304,7 @@ impl World {
                 while self.fire_timers() {}
             }
             5 => self.net.registry.apply(table(
-                input.u8() % 4 != 0,
+                !input.u8().is_multiple_of(4),
                 what & 32 == 0,
                 BLOCKS + u64::from(input.u8()),
             )),
@@ -336,7 +336,7 @@ impl World {
                     *byte ^= input.u8();
                 }
             }
-            _ if input.u8() % 2 == 0 => link.to_host.clear(),
+            _ if input.u8().is_multiple_of(2) => link.to_host.clear(),
             _ => self.closed(number),
         }
     }
