@@ -7,6 +7,7 @@ check digests "Verified random reads and writes without digests and with both, o
 check sizes "Verified requests of every size from 512 bytes to 4 MiB."
 check target-restarted "nvmet ends all connections and listens no more, for a while, during verified I/O: no error."
 check path-lost "One of two portals goes and comes back, then the other, during verified I/O: no error."
+check ana-switch "The ANA states of the two ports of nvmet change during verified I/O: requests go where they should, none fails."
 check resize "A namespace grows while its device by FUSE is in use: the device has the new size, and the new space works."
 scenario_end() { guest_down; }
 
@@ -67,7 +68,7 @@ sizes() {
   done
 }
 
-# under_load SECONDS COMMAND...: runs it one second after the beginning of a load of that time, which must lose connections
+# under_load SECONDS COMMAND...: runs it one second after the beginning of a load of that time
 under_load() {
   local load out=$OUT/bench
   bench --nsid 1 --size 16m -b 4k -q 8 -T "$1" >"$out.json" 2>"$out.log" &
@@ -76,16 +77,16 @@ under_load() {
   sleep 1
   "$@"
   wait $load || die "the load failed: $(tail -n 5 "$out.log")"
-  grep -qi 'connection lost' "$out.log"
   verified_at_least 100 "$(cat "$out.json")"
 }
-target_restarted() { nvmet_up; under_load 5 away_and_back; }
+has_lost_connections() { grep -qi 'connection lost' "$OUT/bench.log"; }
+target_restarted() { nvmet_up; under_load 5 away_and_back; has_lost_connections; }
 away_and_back() {
   nvmet "silence 1"
   sleep 1
   nvmet "listen 1"
 }
-path_lost() { nvmet_up; PATHS=${PORTS[0]},${PORTS[1]}; under_load 7 each_path; }
+path_lost() { nvmet_up; PATHS=${PORTS[0]},${PORTS[1]}; under_load 7 each_path; has_lost_connections; }
 each_path() {
   nvmet "silence 1"
   sleep 1.5
@@ -94,6 +95,28 @@ each_path() {
   nvmet "silence 2"
   sleep 1
   nvmet "listen 2"
+}
+
+ana_switch() { nvmet_up; PATHS=${PORTS[0]},${PORTS[1]}; under_load 12 ana_states; }
+# bytes_to PORT: what was sent there
+bytes_to() { ss -Htin state established dst "127.0.0.1:$1" | grep -oE 'bytes_sent:[0-9]+' | awk -F: '{n += $2} END {print n + 0}'; }
+moves() { # PORT: more than Keep Alives go there
+  local before
+  before=$(bytes_to "$1")
+  sleep 0.5
+  [ "$(bytes_to "$1")" -gt $((before + 20000)) ]
+}
+rests() { ! moves "$1"; }
+ana_states() {
+  nvmet "ana 1 inaccessible"
+  until_ok 5 "requests go over the second port" moves 14421
+  rests 14420
+  nvmet "ana 2 non-optimized; ana 1 optimized"
+  until_ok 5 "requests go over the first port" moves 14420
+  rests 14421
+  nvmet "ana 1 change"
+  until_ok 5 "requests go over the second port, which is not optimized" moves 14421
+  nvmet "ana 2 optimized; ana 1 optimized"
 }
 
 # A device by FUSE on this machine, made by a daemon of its own.
