@@ -58,6 +58,9 @@ pub enum Action {
         /// Why.
         error: SetUpError,
     },
+    /// The target has lost acknowledged writes that no flush had covered: flushes fail with
+    /// [`crate::IoError::CacheLost`].
+    CacheLost,
     /// What [`crate::Host::paths`] says of a path has changed; its ANA state, maybe.
     PathChanged {
         /// Which path.

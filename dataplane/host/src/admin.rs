@@ -228,6 +228,7 @@ pub(crate) struct NamespaceData {
     pub(crate) block_bytes: u32,
     pub(crate) read_only: bool,
     pub(crate) ana_group: u32,
+    pub(crate) cache_epoch: Option<Uuid>,
 }
 
 impl NamespaceData {
@@ -239,6 +240,7 @@ impl NamespaceData {
             block_bytes: 1 << page.block_shift()?,
             read_only: page.attributes & 1 != 0,
             ana_group: page.ana_group.get(),
+            cache_epoch: page.cache_epoch().map(Uuid::from_bytes),
         })
     }
 }

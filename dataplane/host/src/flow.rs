@@ -89,6 +89,11 @@ impl Flow {
         }
     }
 
+    /// The number of the last request.
+    pub(crate) fn last(&self) -> u64 {
+        self.sequence
+    }
+
     /// Requests that are not done.
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()

@@ -12,6 +12,7 @@ use roadstead_nvme::command::{Blocks, IoCommand};
 
 use crate::action::{Action, Command, Epoch, PathReport, Payload};
 use crate::association::Association;
+use crate::cache::Cache;
 use crate::choice::choose;
 use crate::config::HostConfig;
 use crate::flow::{COMMAND_BLOCKS_MAX, Flow};
@@ -31,6 +32,7 @@ pub struct Host {
     info: Option<NamespaceInfo>,
     flow: Flow,
     ghosts: Ghosts,
+    cache: Cache,
     /// There is no path to wait for.
     given_up: bool,
     closed: bool,
@@ -48,6 +50,7 @@ impl Host {
             last_path: 0,
             info: None,
             ghosts: Ghosts::default(),
+            cache: Cache::default(),
             given_up: false,
             closed: false,
             actions: VecDeque::new(),

@@ -15,12 +15,13 @@
 //! - A copy of a write that may still be under way on a lost path undoes no newer one: other writes to its blocks
 //!   wait until it cannot take effect any more.
 //! - A completion that belongs to no command in flight ends the connection, and changes nothing else.
-//! - A flush covers every write that was done before it was submitted, whatever path it took.
+//! - A flush covers every write that was done before it was submitted, whatever path it took. If the target tells that
+//!   it may have lost some, flushes fail with [`IoError::CacheLost`].
 //!
 //! Assumed: the target executes no command of a controller after it has accepted the next controller of the
 //! same host over the same path, nor after the keep-alive timer of the controller has run out twice and it has
 //! quiesced; a flush through one controller covers what was written through all of them; and what the target has
-//! completed it keeps while it lives: a target that loses its volatile cache and comes back is not noticed.
+//! completed it keeps, unless it tells otherwise: of targets that tell nothing, a lost volatile cache is not noticed.
 //!
 //! A [`Discovery`] asks a discovery service what a host may use.
 //!
@@ -33,6 +34,7 @@ mod admin;
 mod ana;
 mod association;
 mod backoff;
+mod cache;
 mod choice;
 mod config;
 mod discovery;

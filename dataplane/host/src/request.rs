@@ -64,6 +64,9 @@ pub enum IoError {
     /// No path worked for as long as the configuration allows to wait.
     #[error("no path to the target worked for the configured time")]
     PathLost,
+    /// The target has lost its volatile cache, and with it writes that it had acknowledged.
+    #[error("the target has lost acknowledged writes that were not flushed")]
+    CacheLost,
     /// The target does not know the command.
     #[error("the target does not support this command")]
     Unsupported,

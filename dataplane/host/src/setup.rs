@@ -38,6 +38,8 @@ pub struct NamespaceInfo {
     pub read_only: bool,
     /// The target knows Write Zeroes.
     pub has_write_zeroes: bool,
+    /// See [`roadstead_nvme::identify::IdentifyNamespace::cache_epoch`].
+    pub cache_epoch: Option<Uuid>,
 }
 
 /// Why a path cannot be used.
@@ -375,6 +377,7 @@ impl SetUp {
             block_bytes: namespace.block_bytes,
             read_only: namespace.read_only,
             has_write_zeroes: controller.has_write_zeroes,
+            cache_epoch: namespace.cache_epoch,
         };
         Ok(Way {
             grants,

@@ -8,7 +8,7 @@ use roadstead_host::{
 };
 use roadstead_ring::{Event, RingError, SocketId, TimerId};
 use roadstead_tcp::{PduWriter, Role};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Broken, Connection, Surroundings};
@@ -336,6 +336,9 @@ impl Client {
                 self.changes.push_back(info);
             }
             Action::Down { path, error } => self.down(path, &error),
+            Action::CacheLost => {
+                error!(%nqn, "the target has lost acknowledged writes that were not flushed: flushes fail");
+            }
             Action::PathChanged { path } => {
                 let address = self.spec.paths.get(path);
                 let report = self.host.paths().into_iter().nth(path);

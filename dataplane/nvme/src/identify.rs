@@ -303,11 +303,28 @@ pub struct IdentifyNamespace {
     pub eui64: [u8; 8],
     /// Formats.
     pub lba_formats: [LbaFormat; 64],
+    /// Vendor specific; with [`Self::CACHE_MARK`], [`Self::cache_epoch`] is valid.
+    pub cache_mark: [u8; 8],
+    /// Vendor specific, ours: see [`Self::cache_epoch`].
+    pub cache_epoch: [u8; 16],
     /// Vendor specific.
-    pub vendor: [u8; 3712],
+    pub vendor: [u8; 3688],
 }
 
 const _: () = assert!(size_of::<IdentifyNamespace>() == 4096);
+
+impl IdentifyNamespace {
+    /// Says that the bytes behind it are ours, and no other vendor's.
+    pub const CACHE_MARK: [u8; 8] = *b"RSTDCACH";
+
+    /// A value that changes whenever data that was acknowledged, and that no flush has covered, may have been lost with a
+    /// volatile cache; `None` from targets of others. No specification has it; NFS knows the same as the write verifier
+    /// (RFC 1813, section 3.3.7).
+    #[must_use]
+    pub fn cache_epoch(&self) -> Option<[u8; 16]> {
+        (self.cache_mark == Self::CACHE_MARK).then_some(self.cache_epoch)
+    }
+}
 
 /// A format of blocks.
 #[derive(

@@ -188,6 +188,10 @@ fn identify_namespace(namespace: &Namespace, is_lost: bool) -> IdentifyNamespace
     data.copy_ranges_max = u8::try_from(limits::COPY_RANGES_MAX - 1).unwrap_or(u8::MAX);
     data.deallocation = DEALLOCATION;
     data.attributes = u8::from(namespace.read_only);
+    if let Some(epoch) = namespace.cache_epoch {
+        data.cache_mark = IdentifyNamespace::CACHE_MARK;
+        data.cache_epoch = epoch.into_bytes();
+    }
     let [first, ..] = &mut data.lba_formats;
     *first = LbaFormat {
         metadata_bytes: U16::ZERO,

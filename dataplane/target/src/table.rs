@@ -65,6 +65,9 @@ pub struct Namespace {
     pub read_only: bool,
     /// The ANA group that it is in, 1 to [`limits::ANA_GROUPS_MAX`].
     pub ana_group: u32,
+    /// Changes whenever acknowledged writes that no flush has covered may have been lost; none: cannot be lost, or is not
+    /// known.
+    pub cache_epoch: Option<Uuid>,
 }
 
 /// Namespaces by identifier.

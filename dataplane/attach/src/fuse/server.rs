@@ -329,7 +329,7 @@ fn errno(error: IoError) -> Errno {
             Status::INVALID_OPCODE => Errno::OPNOTSUPP,
             _ => Errno::IO,
         },
-        IoError::PathLost | IoError::Closed => Errno::IO,
+        IoError::PathLost | IoError::CacheLost | IoError::Closed => Errno::IO,
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Drive {
     pub(crate) io: DriveIo,
     pub(crate) about: DriveAbout,
     place: Option<Place>,
+    /// See [`super::caches`].
+    pub(crate) cache_epoch: Uuid,
 }
 
 /// Where the drive's file or device node was found, and which it was.
@@ -290,6 +292,8 @@ fn start(
         io,
         about,
         place,
+        // Memory is another each time; what is on a device is looked up.
+        cache_epoch: Uuid::new_v4(),
     })
 }
 
@@ -329,6 +333,18 @@ impl Drive {
     /// Ends the drive's thread; the device is free when the last I/O has ended.
     pub(crate) fn close(self) {
         self.thread.close();
+    }
+
+    /// The same after the last host has gone. The pool, if everything that was acknowledged is durable now.
+    pub(crate) fn close_clean(self) -> Option<Uuid> {
+        let (pool, io) = (self.handle().stats().pool_uuid, self.io.clone());
+        let handle = self.handle().clone();
+        self.close();
+        let DriveIo::File { fd } = io else {
+            return None;
+        };
+        let is_synced = rustix::fs::fdatasync(&fd).is_ok() && handle.fault().is_none();
+        is_synced.then_some(pool)
     }
 
     /// Whether the device has gone away.

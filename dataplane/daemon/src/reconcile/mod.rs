@@ -9,6 +9,7 @@
 //! once. Portals open after the drives were tried, so that a host that comes back after a restart does not
 //! find its subsystem missing for a moment.
 
+mod caches;
 mod drives;
 mod known;
 mod plan;
@@ -29,6 +30,7 @@ use crate::desired::Desired;
 use crate::serve::{Exports, ServeError, Server};
 use crate::status::{Failure, Status};
 use crate::store::StateDir;
+use caches::Caches;
 use drives::Drive;
 use known::KnownPools;
 use plan::{Action, Observed, plan};
@@ -82,6 +84,7 @@ pub(crate) struct Reconciler {
     observed: Observed,
     drives: HashMap<String, Drive>,
     known: KnownPools,
+    caches: Caches,
     failures: HashMap<Action, StepFailure>,
     busy: HashSet<String>,
     applied_revision: String,
@@ -114,6 +117,7 @@ impl Reconciler {
         publish: watch::Sender<Arc<Status>>,
     ) -> Self {
         let known = KnownPools::load(&directory);
+        let caches = Caches::load(&directory);
         let now = Instant::now();
         Self {
             server,
@@ -125,6 +129,7 @@ impl Reconciler {
             observed: Observed::default(),
             drives: HashMap::new(),
             known,
+            caches,
             failures: HashMap::new(),
             busy: HashSet::new(),
             applied_revision: String::new(),
@@ -308,9 +313,11 @@ impl Reconciler {
     fn stop(mut self) -> Result<(), ServeError> {
         self.server.set_portals(&[])?;
         self.server.set_exports(Exports::default())?;
-        for (_, drive) in self.drives.drain() {
-            drive.close();
-        }
+        let drives = self.drives.drain();
+        let clean: Vec<_> = drives
+            .filter_map(|(_, drive)| drive.close_clean())
+            .collect();
+        self.caches.closed(&self.directory, &clean);
         Ok(())
     }
 }

@@ -101,6 +101,7 @@ impl Reconciler {
                 volume: drive.handle().volume(shown.uuid)?,
                 drive: drive.handle().clone(),
                 io: drive.io.clone(),
+                cache_epoch: Some(drive.cache_epoch),
             })
         };
         let namespaces = subsystem.namespaces.iter();

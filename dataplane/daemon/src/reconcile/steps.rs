@@ -8,7 +8,7 @@ use roadstead_pool::{BlockSize, Command, DriveHandle, PoolError, Reply, Volume, 
 
 use super::drives::{self, Drive};
 use super::plan::{Action, OpenDrive, VolumeNow};
-use super::{Event, Reconciler, StepError};
+use super::{Event, Reconciler, StepError, caches};
 use crate::desired::{DriveSpec, Source};
 use crate::serve::ServeError;
 
@@ -141,7 +141,7 @@ impl Reconciler {
     }
 
     /// Notes an open drive. If the same drive was gone before, hosts go over to the new one.
-    pub(super) fn opened(&mut self, spec: &DriveSpec, drive: Drive) -> Result<(), ServeError> {
+    pub(super) fn opened(&mut self, spec: &DriveSpec, mut drive: Drive) -> Result<(), ServeError> {
         let stats = drive.handle().stats();
         tracing::info!(
             drive = spec.name,
@@ -154,6 +154,8 @@ impl Reconciler {
             self.known
                 .remember(&spec.name, &spec.owner, stats.pool_uuid);
             self.save_known();
+            let power = caches::power_of(drive.node());
+            drive.cache_epoch = self.caches.opened(&self.directory, stats.pool_uuid, power);
         }
         let open = OpenDrive {
             spec: spec.clone(),

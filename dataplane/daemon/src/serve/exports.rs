@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use roadstead_pool::{DriveHandle, Media, Volume};
 use roadstead_ring::{OutOfRange, SharedMemory};
+use uuid::Uuid;
 
 /// All that is served. Namespaces that cannot be served now are left out.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,8 @@ pub(crate) struct ExportedNamespace {
     pub(crate) drive: DriveHandle,
     /// The drive itself, for reads and writes.
     pub(crate) io: DriveIo,
+    /// Of its drive; see [`roadstead_target::Namespace`].
+    pub(crate) cache_epoch: Option<Uuid>,
 }
 
 impl std::fmt::Debug for ExportedNamespace {

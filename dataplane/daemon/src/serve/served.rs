@@ -167,6 +167,7 @@ fn describe(volume: VolumeKey, namespace: &ExportedNamespace, ana_group: u32) ->
         block_size,
         read_only: false,
         ana_group,
+        cache_epoch: namespace.cache_epoch,
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn table(with_subsystem: bool, with_namespace: bool, blocks: u64) -> 
         block_size: BlockSize::B512,
         read_only: false,
         ana_group: 1,
+        cache_epoch: None,
     };
     let subsystem = Subsystem {
         serial: "FUZZ".to_owned(),

@@ -12,9 +12,10 @@ use crate::admin::Control;
 use crate::ana::Access;
 use crate::association::{Abort, Association, Look};
 use crate::backoff::Backoff;
-use crate::flow::{RETRY_PAUSE, Verdict};
+use crate::flow::{Part, RETRY_PAUSE, Verdict};
 use crate::path::Phase;
 use crate::queue::{CONTROL_CID, Queue, Times};
+use crate::request::{IoError, Op};
 use crate::setup::{NamespaceInfo, Progress, SetUp, SetUpError, Way};
 
 /// Identifier of Keep Alive.
@@ -113,6 +114,11 @@ impl Host {
                 "a read completed without all of its data",
             ));
         }
+        if status.is_success() && !self.note_success(command.part) {
+            let error = Some(IoError::CacheLost);
+            self.flow.finish(command.part, error, &mut self.done);
+            return Ok(());
+        }
         match self
             .flow
             .answered(command.part, status, now, &mut self.done)
@@ -121,6 +127,18 @@ impl Host {
             Verdict::Failover => self.avoid(index, status, now),
         }
         Ok(())
+    }
+
+    /// The target has done a command. False: it has lost what the command was to make durable.
+    fn note_success(&mut self, part: Part) -> bool {
+        match self.flow.request(&part).map(|request| request.op) {
+            Some(Op::Flush) => return self.cache.flushed(part.sequence),
+            Some(Op::Write { durable: false } | Op::WriteZeroes { .. }) => {
+                self.cache.wrote(self.flow.last());
+            }
+            _ => {}
+        }
+        true
     }
 
     /// A path-related status: the path rests, and what it is good for is found out.
@@ -220,6 +238,9 @@ impl Host {
             self.actions.push_back(Action::Changed(info));
         }
         self.info = Some(info);
+        if self.cache.seen(info.cache_epoch, self.flow.last()) {
+            self.actions.push_back(Action::CacheLost);
+        }
         Ok(())
     }
 

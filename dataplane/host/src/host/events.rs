@@ -94,6 +94,10 @@ impl Host {
                 "the namespace's block size has changed",
             ));
         }
+        info.cache_epoch = seen.cache_epoch;
+        if self.cache.seen(seen.cache_epoch, self.flow.last()) {
+            self.actions.push_back(Action::CacheLost);
+        }
         if (seen.blocks, seen.read_only) != (info.blocks, info.read_only) {
             info.blocks = seen.blocks;
             info.read_only = seen.read_only;

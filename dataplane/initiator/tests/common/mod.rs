@@ -112,6 +112,7 @@ impl Target {
             block_size: BlockSize::B4096,
             read_only: false,
             ana_group: 1,
+            cache_epoch: None,
         };
         let namespaces = blocks.map(|blocks| (1, namespace(blocks)));
         let subsystem = Subsystem {

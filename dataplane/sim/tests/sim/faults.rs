@@ -224,6 +224,14 @@ impl World {
             self.stats.power_losses += 1;
             self.node.storage.drive.lose_power(&mut self.rng);
             self.model.power_lost();
+            if self.plan.broken != Broken::HidesLoss {
+                self.node.cache_epoch += 1;
+                self.node.apply();
+            }
+            let now = self.moment();
+            for guest in &mut self.guests {
+                guest.power_lost(now);
+            }
         }
     }
 

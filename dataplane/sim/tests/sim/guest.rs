@@ -38,6 +38,13 @@ pub struct Guest {
     is_closed: bool,
     /// Failed for want of a path; may land until the host is let in again.
     in_limbo: Vec<u64>,
+    /// When writes were acknowledged that no flush has covered.
+    unflushed: Vec<Moment>,
+    /// When such writes may have been lost, and no flush has failed since.
+    hole: Option<Moment>,
+    /// Nothing that was done before the loss can be told any more.
+    is_cut: bool,
+    last_hole: Option<Moment>,
     /// When the last thing arrives that the target sees in order.
     pub order_us: u64,
     /// Nothing moves between it and the target until then.
@@ -90,8 +97,40 @@ impl Guest {
             down_us: 0,
             is_closed: false,
             in_limbo: Vec::new(),
+            unflushed: Vec::new(),
+            hole: None,
+            is_cut: false,
+            last_hole: None,
             order_us: 0,
             stalled_until: 0,
+        }
+    }
+
+    pub fn power_lost(&mut self, now: Moment) {
+        if !self.unflushed.is_empty() {
+            // Of several the first: one failed flush tells of all of them.
+            self.hole = self.hole.or(Some(now));
+            self.is_cut = !self.is_live;
+        }
+    }
+
+    /// A flush ended. One that began after a loss must not succeed before one has failed; and none fails for nothing.
+    fn flushed(&mut self, began: Moment, is_good: bool) {
+        if is_good {
+            assert!(
+                self.hole.is_none() || !self.is_cut,
+                "a flush succeeds over writes that were lost"
+            );
+            self.unflushed.retain(|acknowledged| *acknowledged > began);
+            let is_open = |lost: &Moment| self.unflushed.iter().any(|acked| acked < lost);
+            self.hole = self.hole.filter(is_open);
+            return;
+        }
+        let lost = self.hole.or(self.last_hole);
+        assert!(lost.is_some(), "a flush fails although nothing was lost");
+        if self.hole.is_some_and(|lost| began > lost) {
+            self.last_hole = self.hole.take();
+            self.unflushed.clear();
         }
     }
 
@@ -167,6 +206,7 @@ impl World {
             }
         } else {
             guest.down_us = now_us;
+            guest.is_cut = true;
         }
         self.note(|| format!("host {host}: {}", if is_live { "is up" } else { "is down" }));
     }
@@ -270,9 +310,24 @@ impl World {
         };
         match (done.result, pending.op) {
             (Ok(()), Op::Read) => self.check_read(&pending, &done.bytes),
-            (Ok(()), Op::Write { durable }) => self.model.succeeds(token, durable, now),
-            (Ok(()), Op::WriteZeroes { .. }) => self.model.succeeds(token, false, now),
-            (Ok(()), Op::Flush) => self.model.flushed(pending.began),
+            (Ok(()), Op::Write { durable }) => {
+                self.model.succeeds(token, durable, now);
+                if !durable {
+                    self.guests[host].unflushed.push(now);
+                }
+            }
+            (Ok(()), Op::WriteZeroes { .. }) => {
+                self.model.succeeds(token, false, now);
+                self.guests[host].unflushed.push(now);
+            }
+            (Ok(()), Op::Flush) => {
+                self.guests[host].flushed(pending.began, true);
+                self.model.flushed(pending.began);
+            }
+            (Err(IoError::CacheLost), Op::Flush) => {
+                self.guests[host].flushed(pending.began, false);
+                self.stats.caches_lost += 1;
+            }
             (Err(error), _) => self.check_error(host, token, &pending, error, now),
         }
     }
@@ -314,7 +369,9 @@ impl World {
                 self.model.fails(token, now);
                 self.stats.io_errors += 1;
             }
-            IoError::Unsupported | IoError::Closed => panic!("a request ends with {error}"),
+            IoError::CacheLost | IoError::Unsupported | IoError::Closed => {
+                panic!("a request ends with {error}")
+            }
         }
     }
 

@@ -137,6 +137,7 @@ fn runs_hold() {
         ("tables", sum(|s| s.tables)),
         ("growth", sum(|s| s.grown)),
         ("switches of paths", sum(|s| s.switches)),
+        ("flushes that tell of lost writes", sum(|s| s.caches_lost)),
         ("requests that failed", sum(|s| s.io_errors)),
         ("requests that lost their path", sum(|s| s.path_lost)),
         (
@@ -176,6 +177,14 @@ fn finds(broken: Broken, text: &str) {
     let seed = failed.unwrap_or_else(|| panic!("no run notices {broken:?}"));
     let why = run(seed, broken, false).result.err().unwrap_or_default();
     assert!(why.contains(text), "{broken:?}: {why}");
+}
+
+#[test]
+fn a_flush_is_seen_that_hides_lost_writes() {
+    finds(
+        Broken::HidesLoss,
+        "a flush succeeds over writes that were lost",
+    );
 }
 
 #[test]

@@ -264,6 +264,8 @@ pub struct Node {
     pub is_present: bool,
     pub has_namespace: bool,
     pub refused: BTreeSet<usize>,
+    /// Another after each loss of power.
+    pub cache_epoch: u128,
     /// Of its portals.
     pub ana: [AnaState; 2],
     hosts: usize,
@@ -292,6 +294,7 @@ impl Node {
             is_present: true,
             has_namespace: true,
             refused: BTreeSet::new(),
+            cache_epoch: 1,
             ana: Default::default(),
             hosts: plan.hosts,
         };
@@ -319,6 +322,7 @@ impl Node {
             block_size: self.block_size,
             read_only: false,
             ana_group: 1,
+            cache_epoch: Some(Uuid::from_u128(self.cache_epoch)),
         };
         let allowed = (0..self.hosts).filter(|host| !self.refused.contains(host));
         let subsystem = Subsystem {

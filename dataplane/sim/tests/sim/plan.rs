@@ -20,6 +20,8 @@ pub enum Broken {
     LazyFlush,
     /// The network changes a byte now and then, and nobody computes digests.
     FlipsBytes,
+    /// The target does not tell that it lost its cache.
+    HidesLoss,
     /// A write is done twice, the second time when its host knows it done.
     WritesTwice,
     /// A completion is lost now and then: nothing else would notice.

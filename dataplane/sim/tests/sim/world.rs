@@ -51,6 +51,8 @@ pub struct Stats {
     pub tables: u64,
     pub grown: u64,
     pub switches: u64,
+    /// Flushes that failed because the target lost its cache.
+    pub caches_lost: u64,
     pub io_errors: u64,
     pub path_lost: u64,
     /// Writes that landed although their connection was gone.

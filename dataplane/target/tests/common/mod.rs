@@ -37,6 +37,7 @@ pub fn namespace(blocks: u64) -> Namespace {
         block_size: BlockSize::B512,
         read_only: false,
         ana_group: 1,
+        cache_epoch: None,
     }
 }
 

@@ -258,6 +258,7 @@ fn errors_keep_their_meaning() {
     let mut kernel = Kernel::new(false);
     let table = [
         (IoError::PathLost, libc::EIO),
+        (IoError::CacheLost, libc::EIO),
         (IoError::Unsupported, libc::EOPNOTSUPP),
         (
             IoError::Status(Status::CAPACITY_EXCEEDED.dnr()),

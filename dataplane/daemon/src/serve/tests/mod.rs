@@ -142,6 +142,7 @@ impl Fixture {
             volume: self.drive.volume(self.volume).unwrap(),
             drive: self.drive.clone(),
             io: self.io.clone(),
+            cache_epoch: None,
         };
         let namespaces = BTreeMap::from([(1, namespace)]);
         let subsystem = ExportedSubsystem {
