@@ -7,6 +7,7 @@ check path-cut "The network of the path in use goes dark: I/O goes on over the o
 check portal-lost "A portal is taken from the daemon during I/O, and its connections end: no error; it comes back and is used again."
 check ana-switch "The ANA states of two portals are switched through all five during I/O: the host sees each, and follows without an error."
 check initiator "Our initiator finds both portals by discovery and uses both; a portal whose address goes, and comes back, and each ANA state cost no error."
+check cache-lost "A daemon that dies costs a device of ours nothing; after a boot, which may have lost what was not flushed, its next fsync fails, and the one after that succeeds."
 scenario_end() { guest_down; }
 
 on_host() { guest_check tcp-multipath.sh "$@"; } # FUNCTION [ARGUMENT...]
@@ -73,6 +74,35 @@ initiator() {
   [ "$(jq .errors "$out.json")" = 0 ] || die "requests failed"
   [ "$(jq .verified_blocks "$out.json")" -ge 4000 ] || die "fewer than 4000 blocks were verified"
 }
+
+cache_lost() {
+  local device pid a=$OUT/attacher
+  lab
+  rm -rf "$a"
+  mkdir -p "$a"
+  printf 'stateDir: %s/state\nsocket: %s/socket\nportals: []\ndrives: []\n' "$a" "$a" >"$a/config.yaml"
+  "$TARGET/$PROFILE/roadsteadd" --config "$a/config.yaml" >"$a/log" 2>&1 &
+  pid=$!
+  later kill $pid
+  until_ok 10 "the daemon that attaches is up (log: $a/log)" test -S "$a/socket"
+  device=$(attacher attach v --method fuse --nqn "$LAB_NQN" --uuid 6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f20 --address 198.51.100.1)
+  later attacher detach v
+  write_and_kill "$device"
+  standalone_start "$SA/config.yaml"
+  fsync "$device" || die "fsync fails although nothing was lost"
+  write_and_kill "$device"
+  sed -i 's/\t[^\t]*$/\tanother boot/' "$SA/state/caches"
+  standalone_start "$SA/config.yaml"
+  if fsync "$device"; then die "fsync succeeds although the cache was lost"; fi
+  fsync "$device" || die "fsync fails for ever"
+  grep 'lost acknowledged writes' "$a/log"
+}
+attacher() { "$TARGET/$PROFILE/roadstead" --socket "$OUT/attacher/socket" "$@"; }
+write_and_kill() { # DEVICE: a write that no flush covers
+  dd if=/dev/urandom of="$1" bs=4k count=1 oflag=direct status=none
+  standalone_stop KILL
+}
+fsync() { python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))' "$1"; } # DEVICE
 
 silent() { [ -z "$(ss -Hltn src 198.51.100.2:4420)" ]; }
 

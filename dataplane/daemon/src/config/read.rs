@@ -155,22 +155,12 @@ impl<'a> Fields<'a> {
         nodes.iter().enumerate().map(item).collect()
     }
 
-    /// The items of a list that must be there and must not be empty.
+    /// The items of a list that must be there. It may be empty, but has to say so: a file that was cut off is a mistake.
     pub(crate) fn required_list(&mut self, key: &'static str) -> Vec<Item<'a>> {
-        let items = self.list(key);
         if !self.has(key) {
             self.missing(key);
-        } else if items.is_empty() && self.is_empty_list(key) {
-            self.mistakes
-                .add(self.line, &join(&self.path, key), "is an empty list");
         }
-        items
-    }
-
-    fn is_empty_list(&self, key: &str) -> bool {
-        let entry = self.entries.iter().find(|entry| entry.key == key);
-        entry
-            .is_some_and(|entry| matches!(&entry.value.value, Value::List(list) if list.is_empty()))
+        self.list(key)
     }
 
     /// The one of `keys` that is given; a mistake if it is none or several.

@@ -377,6 +377,12 @@ fn bad_files() {
 }
 
 #[test]
+fn a_machine_may_serve_nothing_if_the_file_says_so() {
+    let config = parse("portals: []\ndrives: []").unwrap();
+    assert!(config.state.portals.is_empty() && config.state.drives.is_empty());
+}
+
+#[test]
 fn an_empty_file_lacks_what_is_required() {
     let shown = ConfigError::Mistakes {
         file: "f".into(),
