@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use roadstead_initiator::{Found, Identity, Nqn, discover};
 use serde::Serialize;
@@ -50,21 +50,4 @@ pub(crate) fn lines(args: &DiscoverArgs) -> Result<Vec<Line>> {
         address: found.address,
     };
     Ok(found.into_iter().map(line).collect())
-}
-
-/// The portals of a subsystem that this host may use.
-pub(crate) fn portals(
-    services: &[SocketAddr],
-    identity: &Identity,
-    subsystem: &str,
-) -> Result<Vec<SocketAddr>> {
-    let found = discover(services, identity, Duration::from_secs(5))?;
-    let mut own: Vec<_> = found.into_iter().collect();
-    own.retain(|found| found.nqn.to_string() == subsystem);
-    ensure!(
-        !own.is_empty(),
-        "no discovery service tells the host {} of {subsystem}",
-        identity.nqn
-    );
-    Ok(own.into_iter().map(|found| found.address).collect())
 }

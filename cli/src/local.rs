@@ -2,21 +2,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use roadstead_api::v1::{
     AttachRequest, AttachmentReport, DetachRequest, DriveReport, DriveState, GetReportRequest,
     NodeReport, PathState, Portal, RescanRequest, Transport, VolumeReport, VolumeState,
 };
 use roadstead_api::{NVME_TCP_PORT, connect_unix};
+use roadstead_initiator::{Identity, Nqn, portals};
 
-use roadstead_initiator::{Identity, Nqn};
-
-use crate::discover::{self, service};
+use crate::discover::service;
 use crate::inventory::{self, Inventory};
 use crate::say;
 
+/// How long a discovery service has for its answer.
+const DISCOVERY_TIME: Duration = Duration::from_secs(5);
 /// What stands where a cluster has a target's name: a drive's name on a stand-alone machine has no slash.
 const THIS_MACHINE: &str = "local";
 
@@ -78,7 +80,17 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
     };
     let addresses = match args.discover.as_slice() {
         [] => args.addresses,
-        services => discover::portals(services, &identity(socket).await?, &args.nqn)?,
+        services => {
+            let identity = identity(socket).await?;
+            let found = portals(services, &identity, &args.nqn, DISCOVERY_TIME)?;
+            ensure!(
+                !found.is_empty(),
+                "no discovery service tells the host {} of {}",
+                identity.nqn,
+                args.nqn
+            );
+            found
+        }
     };
     let request = AttachRequest {
         id: args.id,

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use roadstead_initiator::{Identity, Nqn, PathPolicy, discover};
+use roadstead_initiator::{Identity, Nqn, PathPolicy, portals};
+
+/// How long a discovery service has for its answer.
+const DISCOVERY_TIME: Duration = Duration::from_secs(5);
 
 /// What to do in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -151,9 +154,8 @@ impl Options {
         if self.discover.is_empty() {
             return Ok(());
         }
-        let found = discover(&self.discover, &self.identity()?, Duration::from_secs(5))?;
-        let own = found.iter().filter(|f| f.nqn.to_string() == self.nqn);
-        self.connect = own.map(|found| found.address).collect();
+        let identity = self.identity()?;
+        self.connect = portals(&self.discover, &identity, &self.nqn, DISCOVERY_TIME)?;
         ensure!(
             !self.connect.is_empty(),
             "no discovery service knows {}",

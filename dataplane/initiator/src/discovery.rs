@@ -108,6 +108,21 @@ pub fn discover(
     }
 }
 
+/// The portals of one subsystem that this host may use, as [`discover`] finds them. None: no service tells of any.
+///
+/// # Errors
+/// As [`discover`].
+pub fn portals(
+    services: &[SocketAddr],
+    identity: &Identity,
+    subsystem: &str,
+    timeout: Duration,
+) -> Result<Vec<SocketAddr>, DiscoverError> {
+    let mut found = discover(services, identity, timeout)?;
+    found.retain(|found| found.nqn.to_string() == subsystem);
+    Ok(found.into_iter().map(|found| found.address).collect())
+}
+
 /// Asks one service.
 fn ask(
     address: SocketAddr,

@@ -22,7 +22,7 @@ mod spec;
 mod thread;
 
 pub use client::{Client, Completed, IO_QUEUES_MAX, NotAccepted, PATHS_MAX, QUEUE_TOKENS};
-pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover};
+pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover, portals};
 pub use rim::Rim;
 pub use roadstead_host::{
     Identity, IoError, Limits, NamespaceInfo, Op, PathPolicy, PathReport, PathState, Refused,
