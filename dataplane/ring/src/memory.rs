@@ -123,7 +123,7 @@ impl SharedMemory {
     pub fn write(&self, offset_bytes: u64, from: &[u8]) -> Result<(), OutOfRange> {
         let to = self.at(offset_bytes, from.len())?;
         // SAFETY: as in `read`, the other way round.
-        unsafe { libc::memcpy(to.cast(), from.as_ptr().cast(), from.len()) };
+        unsafe { copy_past_caches(to, from) };
         Ok(())
     }
 
@@ -155,6 +155,42 @@ impl SharedMemory {
     }
 }
 
+/// Shortest copy that is worth going past the caches.
+#[cfg(target_arch = "x86_64")]
+const PAST_CACHES_MIN: usize = 4096;
+
+/// Copies `from` to `to`. What is long goes past the caches: a drive is much larger than they are, and a store
+/// through them first fetches the line that it then overwrites, which doubles the time.
+///
+/// # Safety
+/// `to` is valid for writes of `from.len()` bytes, and no reference to them exists.
+unsafe fn copy_past_caches(to: *mut u8, from: &[u8]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if from.len() >= PAST_CACHES_MIN && to.align_offset(LINE) == 0 {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        const WORD: usize = 16;
+        let lines = from.chunks_exact(LINE);
+        done = from.len() - lines.remainder().len();
+        for (line, start) in lines.zip((0..).step_by(LINE)) {
+            for word in (0..LINE).step_by(WORD) {
+                // SAFETY: `word + WORD` is at most the line's length, and the same range from `start` is within what
+                // the caller vouches for; `to` is aligned to a line. The instructions are part of every x86-64.
+                unsafe {
+                    let value = _mm_loadu_si128(line.as_ptr().add(word).cast());
+                    _mm_stream_si128(to.add(start + word).cast(), value);
+                }
+            }
+        }
+        // Such stores are not ordered with those that tell others of them.
+        // SAFETY: part of every x86-64.
+        unsafe { _mm_sfence() };
+    }
+    let rest = from.get(done..).unwrap_or_default();
+    // SAFETY: `done` is at most `from.len()`, and the caller vouches for as many bytes at `to`.
+    unsafe { libc::memcpy(to.add(done).cast(), rest.as_ptr().cast(), rest.len()) };
+}
+
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `new`, and no copy can run any more: each borrows `self`.
@@ -171,6 +207,23 @@ impl std::fmt::Debug for SharedMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_at_every_alignment_and_length() {
+        let memory = SharedMemory::new(1 << 20).unwrap();
+        let data: Vec<u8> = (0..70_000_u32).map(|n| (n % 251) as u8 | 1).collect();
+        for offset in [0usize, 1, 63, 64, 512, 4096, 4100] {
+            for len in [0, 1, 63, 512, 4095, 4096, 4097, 4160, 65_536, 70_000] {
+                memory.zero(0, 1 << 20).unwrap();
+                memory.write(offset as u64, &data[..len]).unwrap();
+                let mut all = vec![1; 80_000];
+                memory.read(0, &mut all).unwrap();
+                assert!(all[..offset].iter().all(|&b| b == 0), "{offset} {len}");
+                assert_eq!(all[offset..offset + len], data[..len], "{offset} {len}");
+                assert!(all[offset + len..].iter().all(|&b| b == 0), "{offset} {len}");
+            }
+        }
+    }
 
     #[test]
     fn copies_and_zeroes_exactly_its_range() {
