@@ -6,6 +6,9 @@
 //! drive: only the bytes that a command and its answer would have on the wire. The server is once a hand-written
 //! loop that polls a nonblocking socket, once the reactor; the client is the hand-written loop both times. Rounds
 //! alternate, and the medians of the same run are compared. Server on core 0, client on core 1.
+//!
+//! Rows "from DRAM": the hand-written server takes each answer from another place of a memory that is larger than the
+//! processor's caches, as a drive does; in the other rows it sends the same bytes again and again.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,12 +16,15 @@
     missing_docs
 )]
 
-use std::io::{ErrorKind, Read, Write};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use roadstead_ring::{Event, Handler, Io, Reactor, ReactorConfig, mailbox, pin_current_thread};
 
@@ -33,6 +39,13 @@ const ROWS: [(&str, usize, usize, usize); 7] = [
     ("128K write q32", 131_144, 24, 32),
 ];
 const CHUNK: usize = 1 << 20;
+/// Rows that are run from DRAM too.
+const FROM_DRAM: [&str; 3] = ["4K read q1", "4K read q32", "4K read q128"];
+const DRAM_BYTES: usize = 512 << 20;
+const BLOCK: usize = 4096;
+const HEAD: usize = 24;
+/// Blocks from one answer to the next: far enough for no prefetch, and coprime to their number, so that all are used.
+const PLACE_STEP: usize = 50_021;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -59,6 +72,16 @@ fn main() {
             ring / raw * 100.0
         );
     }
+    let memory = dram();
+    for (name, request, answer, depth) in ROWS {
+        if FROM_DRAM.contains(&name) {
+            let server = move |listener, request, _, stop: Arc<AtomicBool>| {
+                dram_server(memory, listener, request, &stop)
+            };
+            let raw = (0..rounds).map(|_| round(server, request, answer, depth, time));
+            println!("{name} from DRAM  {:12.0}", median(raw.collect()));
+        }
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -66,9 +89,22 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-type Server = fn(TcpListener, usize, usize, Arc<AtomicBool>);
+/// Memory in large pages, as a memory drive has it, with every page there.
+fn dram() -> &'static [u8] {
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a new mapping of that size, advised and filled before the only reference to it is made; never unmapped.
+    unsafe {
+        let base = mmap_anonymous(std::ptr::null_mut(), DRAM_BYTES, prot, flags).unwrap();
+        let _ = madvise(base, DRAM_BYTES, Advice::LinuxHugepage);
+        base.cast::<u8>().write_bytes(3, DRAM_BYTES);
+        std::slice::from_raw_parts(base.cast(), DRAM_BYTES)
+    }
+}
 
-fn round(server: Server, request: usize, answer: usize, depth: usize, time: Duration) -> f64 {
+fn round<S>(server: S, request: usize, answer: usize, depth: usize, time: Duration) -> f64
+where
+    S: FnOnce(TcpListener, usize, usize, Arc<AtomicBool>) + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -142,6 +178,46 @@ fn raw_server(listener: TcpListener, request: usize, answer: usize, stop: Arc<At
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
+        }
+    }
+}
+
+/// As `raw_server`, with the block of each answer from another place.
+fn dram_server(memory: &[u8], listener: TcpListener, request: usize, stop: &AtomicBool) {
+    let (mut stream, _) = listener.accept().unwrap();
+    tuned(&stream);
+    let (head, mut requests) = ([2; HEAD], vec![0u8; CHUNK]);
+    let (mut partial, mut sent) = (0, 0);
+    let mut owed: VecDeque<&[u8]> = VecDeque::new();
+    let mut places = (0..memory.len() / BLOCK).cycle().step_by(PLACE_STEP);
+    while !stop.load(Ordering::Relaxed) {
+        match stream.read(&mut requests) {
+            Ok(0) => return,
+            Ok(count) => {
+                partial += count;
+                for _ in 0..partial / request {
+                    let start = places.next().unwrap() * BLOCK;
+                    owed.extend([&head[..], &memory[start..start + BLOCK]]);
+                }
+                partial %= request;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+        if owed.is_empty() {
+            continue;
+        }
+        let mut pieces: Vec<IoSlice<'_>> = owed.iter().map(|bytes| IoSlice::new(bytes)).collect();
+        pieces[0].advance(sent);
+        match stream.write_vectored(&pieces) {
+            Ok(count) => {
+                sent += count;
+                while owed.front().is_some_and(|bytes| sent >= bytes.len()) {
+                    sent -= owed.pop_front().unwrap().len();
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
         }
     }
 }

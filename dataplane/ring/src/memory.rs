@@ -220,7 +220,10 @@ mod tests {
                 memory.read(0, &mut all).unwrap();
                 assert!(all[..offset].iter().all(|&b| b == 0), "{offset} {len}");
                 assert_eq!(all[offset..offset + len], data[..len], "{offset} {len}");
-                assert!(all[offset + len..].iter().all(|&b| b == 0), "{offset} {len}");
+                assert!(
+                    all[offset + len..].iter().all(|&b| b == 0),
+                    "{offset} {len}"
+                );
             }
         }
     }
