@@ -167,6 +167,7 @@ fn portal(p: &Portal) -> String {
     let transport = match p.transport() {
         Transport::Tcp => "tcp",
         Transport::Rdma => "rdma",
+        Transport::Local => "local",
         Transport::Unspecified => "?",
     };
     format!("{transport} {}:{}", p.address, p.port)

@@ -30,6 +30,20 @@ pub struct NodeState {
     /// Discovery services elsewhere, which ours names to hosts.
     #[prost(message, repeated, tag = "7")]
     pub referrals: ::prost::alloc::vec::Vec<Portal>,
+    /// Which paths the attachments of this node should have. It makes no attachment and ends none: one that the node
+    /// does not have is ignored, one that is not mentioned keeps the paths it was attached with.
+    #[prost(message, repeated, tag = "8")]
+    pub attachments: ::prost::alloc::vec::Vec<AttachmentPaths>,
+}
+/// The paths an attachment should have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AttachmentPaths {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Best first, as in AttachRequest. A path that is missing here is closed once another one is live; none is closed
+    /// for an empty list.
+    #[prost(message, repeated, tag = "2")]
+    pub paths: ::prost::alloc::vec::Vec<Portal>,
 }
 /// A drive that carries a pool.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -140,6 +154,10 @@ pub struct Portal {
     /// Groups with another state.
     #[prost(message, repeated, tag = "5")]
     pub ana_groups: ::prost::alloc::vec::Vec<AnaGroup>,
+    /// Of an attachment's path: those with the smallest number carry the I/O, a larger one takes over while none of
+    /// these is live. Equal numbers share the load.
+    #[prost(uint32, tag = "6")]
+    pub preference: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AnaGroup {
@@ -188,6 +206,82 @@ pub struct HostReport {
     /// release of the kernel
     #[prost(string, tag = "7")]
     pub kernel: ::prost::alloc::string::String,
+    /// One entry a port of a device.
+    #[prost(message, repeated, tag = "8")]
+    pub rdma_devices: ::prost::alloc::vec::Vec<RdmaDevice>,
+    /// Those that matter here: nvme_tcp, nvme_rdma, nvme_fabrics, ublk_drv, nbd, fuse, rdma_rxe. One that the node does
+    /// not have is not listed.
+    #[prost(message, repeated, tag = "9")]
+    pub kernel_modules: ::prost::alloc::vec::Vec<KernelModule>,
+    /// TRANSPORT_LOCAL can be asked for.
+    #[prost(bool, tag = "10")]
+    pub local_attach: bool,
+    /// Network interfaces with an address, without lo.
+    #[prost(message, repeated, tag = "11")]
+    pub netdevs: ::prost::alloc::vec::Vec<Netdev>,
+}
+/// A port of an RDMA device.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RdmaDevice {
+    /// mlx5_0
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// counted from 1
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(enumeration = "LinkState", tag = "3")]
+    pub link: i32,
+    /// 0: not known
+    #[prost(uint32, tag = "4")]
+    pub speed_gbps: u32,
+    /// active MTU of the port: 256 to 4096
+    #[prost(uint32, tag = "5")]
+    pub mtu_bytes: u32,
+    /// the port's network interface
+    #[prost(string, tag = "6")]
+    pub netdev: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "7")]
+    pub gids: ::prost::alloc::vec::Vec<GidEntry>,
+    /// kernel module: mlx5_core, rdma_rxe
+    #[prost(string, tag = "8")]
+    pub driver: ::prost::alloc::string::String,
+    /// why it cannot be used, empty if it can
+    #[prost(string, tag = "9")]
+    pub message: ::prost::alloc::string::String,
+}
+/// An entry of a port's GID table.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GidEntry {
+    #[prost(enumeration = "RoceVersion", tag = "1")]
+    pub r#type: i32,
+    /// the IP address in it
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// of the address on the port's network interface; 0: not known
+    #[prost(uint32, tag = "3")]
+    pub prefix_len: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KernelModule {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "ModuleState", tag = "2")]
+    pub state: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Netdev {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "LinkState", tag = "2")]
+    pub link: i32,
+    /// 0: not known
+    #[prost(uint32, tag = "3")]
+    pub speed_gbps: u32,
+    #[prost(uint32, tag = "4")]
+    pub mtu_bytes: u32,
+    /// with the prefix: 10.0.0.7/24
+    #[prost(string, repeated, tag = "5")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A whole block device that nothing uses and that holds nothing known.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -278,6 +372,26 @@ pub struct PortalReport {
     /// why not
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+    /// The interface that has the portal's address; empty for 0.0.0.0 and ::.
+    #[prost(string, tag = "4")]
+    pub netdev: ::prost::alloc::string::String,
+    /// The GID types with which an RDMA portal can be reached.
+    #[prost(enumeration = "RoceVersion", repeated, tag = "5")]
+    pub roce_versions: ::prost::alloc::vec::Vec<i32>,
+    /// 0: not known
+    #[prost(uint32, tag = "6")]
+    pub speed_gbps: u32,
+    /// of the interface, or of the RDMA port
+    #[prost(uint32, tag = "7")]
+    pub mtu_bytes: u32,
+    /// of the address on the interface; 0: not known
+    #[prost(uint32, tag = "8")]
+    pub prefix_len: u32,
+    /// of an RDMA portal
+    #[prost(string, tag = "9")]
+    pub rdma_device: ::prost::alloc::string::String,
+    #[prost(enumeration = "LinkState", tag = "10")]
+    pub link: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubsystemReport {
@@ -306,6 +420,7 @@ pub struct AttachRequest {
     /// UUID of the namespace: the device is refused if the target shows another one
     #[prost(string, tag = "3")]
     pub volume_uuid: ::prost::alloc::string::String,
+    /// best first
     #[prost(message, repeated, tag = "4")]
     pub paths: ::prost::alloc::vec::Vec<Portal>,
     #[prost(bool, tag = "5")]
@@ -368,6 +483,31 @@ pub struct PathReport {
     pub state: i32,
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+    /// What the target says of the namespace over this path.
+    #[prost(enumeration = "AnaState", tag = "4")]
+    pub ana_state: i32,
+    /// Of small commands in the last seconds; 0: not measured.
+    #[prost(uint32, tag = "5")]
+    pub round_trip_us: u32,
+    /// Segments or packets sent again, in a million, in the last minute.
+    #[prost(uint32, tag = "6")]
+    pub loss_ppm: u32,
+    #[prost(bool, tag = "7")]
+    pub loss_measured: bool,
+    /// In the last seconds.
+    #[prost(uint64, tag = "8")]
+    pub read_iops: u64,
+    #[prost(uint64, tag = "9")]
+    pub write_iops: u64,
+    #[prost(uint64, tag = "10")]
+    pub read_bytes_per_s: u64,
+    #[prost(uint64, tag = "11")]
+    pub write_bytes_per_s: u64,
+    /// Times that a live path was lost since it was made, and when it was the last time (Unix seconds; 0: never).
+    #[prost(uint32, tag = "12")]
+    pub failures: u32,
+    #[prost(uint64, tag = "13")]
+    pub failed_at_s: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -375,6 +515,8 @@ pub enum Transport {
     Unspecified = 0,
     Tcp = 1,
     Rdma = 2,
+    /// No network: the subsystem is served by the daemon that attaches it. Such a path has no address.
+    Local = 3,
 }
 impl Transport {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -386,6 +528,7 @@ impl Transport {
             Self::Unspecified => "TRANSPORT_UNSPECIFIED",
             Self::Tcp => "TRANSPORT_TCP",
             Self::Rdma => "TRANSPORT_RDMA",
+            Self::Local => "TRANSPORT_LOCAL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -394,6 +537,68 @@ impl Transport {
             "TRANSPORT_UNSPECIFIED" => Some(Self::Unspecified),
             "TRANSPORT_TCP" => Some(Self::Tcp),
             "TRANSPORT_RDMA" => Some(Self::Rdma),
+            "TRANSPORT_LOCAL" => Some(Self::Local),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RoceVersion {
+    Unspecified = 0,
+    /// Ethernet frames: one subnet only
+    V1 = 1,
+    /// UDP: can be routed
+    V2 = 2,
+}
+impl RoceVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROCE_VERSION_UNSPECIFIED",
+            Self::V1 => "ROCE_VERSION_V1",
+            Self::V2 => "ROCE_VERSION_V2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROCE_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROCE_VERSION_V1" => Some(Self::V1),
+            "ROCE_VERSION_V2" => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LinkState {
+    /// not known
+    Unspecified = 0,
+    Up = 1,
+    Down = 2,
+}
+impl LinkState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LINK_STATE_UNSPECIFIED",
+            Self::Up => "LINK_STATE_UP",
+            Self::Down => "LINK_STATE_DOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LINK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LINK_STATE_UP" => Some(Self::Up),
+            "LINK_STATE_DOWN" => Some(Self::Down),
             _ => None,
         }
     }
@@ -435,6 +640,39 @@ impl AnaState {
             "ANA_STATE_INACCESSIBLE" => Some(Self::Inaccessible),
             "ANA_STATE_PERSISTENT_LOSS" => Some(Self::PersistentLoss),
             "ANA_STATE_CHANGE" => Some(Self::Change),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ModuleState {
+    Unspecified = 0,
+    Builtin = 1,
+    Loaded = 2,
+    /// its file is there
+    Loadable = 3,
+}
+impl ModuleState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MODULE_STATE_UNSPECIFIED",
+            Self::Builtin => "MODULE_STATE_BUILTIN",
+            Self::Loaded => "MODULE_STATE_LOADED",
+            Self::Loadable => "MODULE_STATE_LOADABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MODULE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MODULE_STATE_BUILTIN" => Some(Self::Builtin),
+            "MODULE_STATE_LOADED" => Some(Self::Loaded),
+            "MODULE_STATE_LOADABLE" => Some(Self::Loadable),
             _ => None,
         }
     }

@@ -56,6 +56,7 @@ impl Reporter {
                 .release()
                 .to_string_lossy()
                 .into_owned(),
+            ..v1::HostReport::default()
         }
     }
 
@@ -168,6 +169,7 @@ fn path(status: &PathStatus) -> v1::PathReport {
         }),
         state: state.into(),
         message: status.message.clone(),
+        ..v1::PathReport::default()
     }
 }
 

@@ -266,6 +266,7 @@ pub(super) fn transport_word(transport: Transport) -> Option<&'static str> {
     match transport {
         Transport::Tcp => Some("tcp"),
         Transport::Rdma => Some("rdma"),
+        Transport::Local => Some("local"),
         Transport::Unspecified => None,
     }
 }

@@ -123,6 +123,7 @@ impl Node {
                 attach_methods: vec!["fuse".into()],
                 unused_drives: Vec::new(),
                 kernel: "6.18".into(),
+                ..HostReport::default()
             }),
             drives: self
                 .applied
@@ -138,7 +139,7 @@ impl Node {
                 .map(|p| PortalReport {
                     portal: Some(p.clone()),
                     listening: true,
-                    message: String::new(),
+                    ..PortalReport::default()
                 })
                 .collect(),
             attachments: self
@@ -226,7 +227,7 @@ impl Node {
             paths: vec![PathReport {
                 portal: Some(portal),
                 state: PathState::Live.into(),
-                message: String::new(),
+                ..PathReport::default()
             }],
             ..AttachmentReport::default()
         }

@@ -175,6 +175,7 @@ impl<'a> Reader<'a> {
             port: port.unwrap_or(u32::from(NVME_TCP_PORT)),
             ana_state: ana_state.unwrap_or_default().into(),
             ana_groups,
+            ..v1::Portal::default()
         });
         Some(())
     }

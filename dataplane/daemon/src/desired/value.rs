@@ -120,6 +120,9 @@ pub(super) fn serial(text: &str, nqn: &str) -> Result<String, String> {
 pub(super) fn transport(number: i32) -> Result<v1::Transport, String> {
     match v1::Transport::try_from(number) {
         Ok(v1::Transport::Unspecified) | Err(_) => Err(format!("{number} is not a transport")),
+        Ok(v1::Transport::Local) => {
+            Err("a portal is reached over the network: tcp or rdma".to_owned())
+        }
         Ok(known) => Ok(known),
     }
 }

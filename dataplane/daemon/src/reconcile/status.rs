@@ -240,8 +240,10 @@ fn portal(reconciler: &Reconciler, spec: &PortalSpec) -> v1::PortalReport {
             port: u32::from(spec.address.port()),
             ana_state: desired::ana_state_message(states.others).into(),
             ana_groups: groups.collect(),
+            ..v1::Portal::default()
         }),
         listening: reconciler.observed.portals.contains(spec),
         message: failed.map_or_else(String::new, |failed| failed.failure.message.clone()),
+        ..v1::PortalReport::default()
     }
 }
