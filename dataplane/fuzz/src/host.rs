@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use roadstead_initiator::{Client, Identity, Limits, Op, Rim, Spec, Wanted};
 use roadstead_nvme::{Cqe, Status};
 use roadstead_ring::{Event, Output, RingError, SocketId, TimerId};
-use roadstead_target::tcp::{Connection, Flow, Rim as TargetRim, Turn};
+use roadstead_target::tcp::{Connection, Flow};
 use roadstead_target::{IoRequest, IoResult, Registry, Tag, VolumeKey};
+use roadstead_target::{Rim as TargetRim, Turn};
 use roadstead_tcp::pdu::{C2hData, IcResp, R2t, TermReq};
 use roadstead_tcp::{FatalStatus, Pdu, PduWriter, Settings};
 

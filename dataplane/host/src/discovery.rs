@@ -218,7 +218,7 @@ mod tests {
     fn subsystem(number: u16) -> (DiscoveryRecord, DiscoveryEntry) {
         let nqn = Nqn::new("nqn.2026-11.io.roadstead:a").unwrap();
         let address = SocketAddr::new("10.1.2.3".parse().unwrap(), number);
-        let record = DiscoveryRecord::tcp(subsystem_type::NVM, &nqn, address, 1, 32);
+        let record = DiscoveryRecord::new(subsystem_type::NVM, &nqn, address.into(), 1, 32);
         (record, DiscoveryEntry::Subsystem { nqn, address })
     }
 

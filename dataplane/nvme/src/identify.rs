@@ -219,6 +219,8 @@ impl IdentifyController {
     pub const FUSED_COMPARE_WRITE: u16 = 1 << 0;
     /// `sgl`: supported, without alignment.
     pub const SGL_SUPPORTED: u32 = 1;
+    /// `sgl`: keyed data blocks.
+    pub const SGL_KEYED: u32 = 1 << 2;
     /// `sgl`: offset addresses in the capsule.
     pub const SGL_OFFSET: u32 = 1 << 20;
     /// `sgl`: the transport's data block.

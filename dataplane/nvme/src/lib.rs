@@ -7,7 +7,7 @@
 //! * [`fabrics`]: Connect, Property Get and Set, Disconnect. [`property`]: the controller's registers.
 //! * [`identify`], [`log`], [`feature`], [`event`]: the data structures of admin commands.
 //! * [`ana`]: states of paths. [`reservation`]: the data structures of reservation commands.
-//! * [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
+//! * [`portal`]: transports and addresses. [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
 //!
 //! Guaranteed: no input makes a function of this crate panic; every wire structure has its size asserted at
 //! compile time; unknown codes survive as numbers. Left out: PRPs, metadata and protection information,
@@ -25,6 +25,7 @@ pub mod log;
 pub mod name;
 pub mod nqn;
 pub mod opcode;
+pub mod portal;
 pub mod property;
 pub mod reservation;
 pub mod status;
@@ -34,5 +35,6 @@ pub use ana::AnaState;
 pub use command::{AdminCommand, IoCommand};
 pub use fabrics::FabricsCommand;
 pub use nqn::Nqn;
+pub use portal::{Portal, Transport};
 pub use status::Status;
 pub use wire::{Cqe, DataPointer, SglDescriptor, Sqe};

@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use crate::AnaState;
 use crate::nqn::{NQN_FIELD_BYTES, Nqn};
+use crate::portal::{Portal, Transport};
 
 /// Log page identifiers.
 pub mod id {
@@ -331,6 +332,16 @@ pub mod transport {
     pub const TCP: u8 = 3;
 }
 
+/// The first three bytes of what RDMA says in discovery records (NVMe/RDMA transport specification, section 3.1).
+pub mod rdma {
+    /// Byte 0: reliable connected queue pairs.
+    pub const CONNECTED: u8 = 1;
+    /// Byte 1: any provider.
+    pub const PROVIDER_UNSPECIFIED: u8 = 1;
+    /// Byte 2: connections are made by RDMA_CM.
+    pub const CONNECTION_MANAGER: u8 = 1;
+}
+
 /// Address families of discovery records.
 pub mod family {
     /// IPv4.
@@ -387,7 +398,7 @@ pub struct DiscoveryRecord {
     pub subsystem_nqn: [u8; NQN_FIELD_BYTES],
     /// Address in text, padded with zeros.
     pub address: [u8; 256],
-    /// Of the transport; TCP: byte 0 is 0 for no security, 2 for TLS 1.3.
+    /// Of the transport; TCP: byte 0 is 0 for no security, 2 for TLS 1.3; RDMA: see [`rdma`].
     pub transport_specific: [u8; 256],
 }
 
@@ -402,17 +413,34 @@ impl DiscoveryRecord {
     /// `flags`: hosts may keep connections to this discovery service.
     pub const PERSISTENT: u16 = 1 << 1;
 
-    /// A record for NVMe/TCP without TLS.
+    /// A record for a portal without TLS.
     #[must_use]
-    pub fn tcp(
+    pub fn new(
         subsystem_type: u8,
         subsystem: &Nqn,
-        address: core::net::SocketAddr,
+        portal: Portal,
         port_id: u16,
         queue_entries: u16,
     ) -> Self {
+        let address = portal.address;
+        let (transport, specific) = match portal.transport {
+            // Security: none.
+            Transport::Tcp => (transport::TCP, [0; 3]),
+            Transport::Rdma => (
+                transport::RDMA,
+                [
+                    rdma::CONNECTED,
+                    rdma::PROVIDER_UNSPECIFIED,
+                    rdma::CONNECTION_MANAGER,
+                ],
+            ),
+        };
+        let mut transport_specific = [0; 256];
+        if let Some(start) = transport_specific.first_chunk_mut() {
+            *start = specific;
+        }
         Self {
-            transport: transport::TCP,
+            transport,
             family: if address.is_ipv4() {
                 family::IPV4
             } else {
@@ -431,7 +459,7 @@ impl DiscoveryRecord {
             reserved64: [0; 192],
             subsystem_nqn: subsystem.to_field(),
             address: crate::name::zero_padded(&address.ip().to_string()),
-            transport_specific: [0; 256],
+            transport_specific,
         }
     }
 }
@@ -443,13 +471,14 @@ mod tests {
 
     #[test]
     fn discovery_record() {
-        let record = DiscoveryRecord::tcp(
-            subsystem_type::NVM,
-            &Nqn::new("nqn.2026-11.io.roadstead:a").unwrap(),
-            "10.1.2.3:4420".parse().unwrap(),
-            1,
-            32,
-        );
+        let record = |portal: &str| {
+            let nqn = Nqn::new("nqn.2026-11.io.roadstead:a").unwrap();
+            DiscoveryRecord::new(subsystem_type::NVM, &nqn, portal.parse().unwrap(), 1, 32)
+        };
+        let over_rdma = record("rdma:10.1.2.3:4420");
+        assert_eq!(over_rdma.as_bytes()[..4], [1, 1, 2, 4]);
+        assert_eq!(over_rdma.transport_specific[..4], [1, 1, 1, 0]);
+        let record = record("10.1.2.3:4420");
         let bytes = record.as_bytes();
         assert_eq!(bytes[..12], [3, 1, 2, 4, 1, 0, 0xff, 0xff, 32, 0, 0, 0]);
         assert_eq!(bytes[32..37], *b"4420\0");

@@ -3,7 +3,10 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::arena::Arena;
+use crate::error::RingError;
 
 /// Smallest buffer, and the alignment of all: what direct I/O asks for at most.
 pub const BUF_MIN_BYTES: usize = 4096;
@@ -21,9 +24,11 @@ fn class_of(len: usize) -> Option<usize> {
 }
 
 /// A piece of memory of one class's size, aligned to [`BUF_MIN_BYTES`], always initialised.
-struct Block {
+pub(crate) struct Block {
     ptr: NonNull<u8>,
     class: usize,
+    /// Part of an arena.
+    is_cut: bool,
 }
 
 // SAFETY: a Block owns its memory alone; nothing of it is tied to a thread.
@@ -40,12 +45,36 @@ impl Block {
         let layout = Self::layout(class)?;
         // SAFETY: the layout's size is never zero.
         let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Self { ptr, class })
+        Some(Self {
+            ptr,
+            class,
+            is_cut: false,
+        })
+    }
+
+    /// A part of an arena.
+    ///
+    /// # Safety
+    /// From `ptr` on are initialised bytes of the class's size, aligned to [`BUF_MIN_BYTES`], which belong to nobody
+    /// else as long as the block, and outlive it.
+    pub(crate) unsafe fn cut(ptr: NonNull<u8>, class: usize) -> Self {
+        Self {
+            ptr,
+            class,
+            is_cut: true,
+        }
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.ptr.as_ptr().addr()
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if self.is_cut {
+            return;
+        }
         if let Some(layout) = Self::layout(self.class) {
             // SAFETY: the memory came from alloc_zeroed with this very layout and is freed once, here.
             unsafe { dealloc(self.ptr.as_ptr(), layout) }
@@ -59,6 +88,32 @@ struct PoolState {
     /// Bytes of blocks in use.
     used_bytes: usize,
     free: [Vec<Block>; CLASSES],
+    /// Where blocks are cut from; none: each has memory of its own. After `free`, whose blocks lie in it.
+    arena: Option<Arena>,
+}
+
+impl PoolState {
+    /// Sees to it that there is a free block of a class cut from the arena.
+    fn cut(&mut self, class: usize) -> Option<()> {
+        let Self { free, arena, .. } = self;
+        let arena = arena.as_mut()?;
+        if !free.get(class)?.is_empty() {
+            return Some(());
+        }
+        let blocks = match arena.cut(class, class_bytes(class)) {
+            Some(blocks) => blocks,
+            None => {
+                let keep = |stays: &dyn Fn(&Block) -> bool| {
+                    free.iter_mut()
+                        .for_each(|list| list.retain(|block| stays(block)));
+                };
+                arena.mend(keep).then_some(())?;
+                arena.cut(class, class_bytes(class))?
+            }
+        };
+        free.get_mut(class)?.extend(blocks);
+        Some(())
+    }
 }
 
 struct PoolShared {
@@ -78,8 +133,30 @@ impl BufPool {
             total_bytes: 0,
             used_bytes: 0,
             free,
+            arena: None,
         });
         Self(Arc::new(PoolShared { limit_bytes, state }))
+    }
+
+    /// A pool whose buffers all lie in one range of memory, of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`RingError::Map`].
+    pub fn in_arena(limit_bytes: usize) -> Result<Self, RingError> {
+        let arena = Arena::new(limit_bytes)?;
+        let this = Self::new(arena.range().1);
+        this.lock().arena = Some(arena);
+        Ok(this)
+    }
+
+    /// The range that all buffers lie in, if there is one: where it begins, and its bytes. It stays there as long as
+    /// any clone of the pool, or any of its buffers.
+    pub fn range(&self) -> Option<(NonNull<u8>, usize)> {
+        Some(self.lock().arena.as_ref()?.range())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A buffer with `len` bytes in use, whose content is whatever an earlier user left.
@@ -88,7 +165,10 @@ impl BufPool {
     pub fn alloc(&self, len: usize) -> Option<IoBuf> {
         let class = class_of(len)?;
         let size = class_bytes(class);
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        if state.arena.is_some() {
+            state.cut(class)?;
+        }
         let block = match state.free.get_mut(class)?.pop() {
             Some(block) => block,
             None => {
@@ -105,6 +185,9 @@ impl BufPool {
             }
         };
         state.used_bytes += size;
+        if let Some(arena) = &mut state.arena {
+            arena.take(&block);
+        }
         Some(IoBuf {
             block: Some(block),
             len,
@@ -114,11 +197,7 @@ impl BufPool {
 
     /// Bytes of buffers that somebody holds now, by size class.
     pub fn used_bytes(&self) -> usize {
-        self.0
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .used_bytes
+        self.lock().used_bytes
     }
 
     /// The bound given to [`BufPool::new`].
@@ -127,8 +206,11 @@ impl BufPool {
     }
 
     fn give_back(&self, block: Block) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.used_bytes -= class_bytes(block.class);
+        if let Some(arena) = &mut state.arena {
+            arena.give_back(&block);
+        }
         let class = block.class;
         if let Some(list) = state.free.get_mut(class) {
             list.push(block);
@@ -215,6 +297,46 @@ impl std::fmt::Debug for IoBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_arena_is_cut_and_mended() {
+        let pool = BufPool::in_arena(3 * BUF_MAX_BYTES).unwrap();
+        let (base, size) = pool.range().unwrap();
+        let within = |buf: &IoBuf| {
+            let start = buf.as_ptr().addr();
+            start >= base.as_ptr().addr()
+                && start + buf.capacity() <= base.as_ptr().addr() + size
+                && start % BUF_MIN_BYTES == 0
+        };
+        let mut held: Vec<IoBuf> = Vec::new();
+        let mut random = 7u32;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let len = 1usize << (random >> 20) % 21;
+            if random % 3 == 0 && !held.is_empty() {
+                held.swap_remove((random >> 8) as usize % held.len());
+            } else if let Some(mut buf) = pool.alloc(len) {
+                assert!(within(&buf));
+                buf.fill((random >> 12) as u8);
+                held.push(buf);
+            } else if random % 5 == 0 {
+                held.clear();
+            }
+            let mut ranges: Vec<_> = held
+                .iter()
+                .map(|b| (b.as_ptr().addr(), b.capacity()))
+                .collect();
+            ranges.sort_unstable();
+            assert!(ranges.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0));
+            let used: usize = held.iter().map(IoBuf::capacity).sum();
+            assert_eq!(pool.used_bytes(), used);
+        }
+        held.clear();
+        let whole: Vec<_> = (0..3).map(|_| pool.alloc(BUF_MAX_BYTES).unwrap()).collect();
+        assert!(pool.alloc(1).is_none());
+        drop(whole);
+        assert!(pool.alloc(1).is_some());
+    }
 
     #[test]
     fn the_pool_is_bounded_and_reuses() {

@@ -64,6 +64,11 @@ pub enum Event<'a> {
     },
     /// An operation on a file has ended.
     File(FileDone),
+    /// A watched descriptor became readable.
+    Readable {
+        /// The token given to [`Io::watch`].
+        token: u64,
+    },
     /// A timer is due.
     Timer {
         /// The timer, which is gone.
@@ -83,6 +88,20 @@ pub trait Handler {
 
     /// A message came in.
     fn message(&mut self, io: &mut Io, message: Self::Message);
+
+    /// Looks at what the reactor does not know of, in every turn: true if there was something to do. As long as there
+    /// is now and then, the reactor does not sleep.
+    fn poll(&mut self, io: &mut Io) -> bool {
+        let _ = io;
+        false
+    }
+
+    /// The reactor is about to sleep: what [`Self::poll`] looks at has to wake it from now on. False if there was
+    /// something to do in the meantime: it does not sleep then.
+    fn may_sleep(&mut self, io: &mut Io) -> bool {
+        let _ = io;
+        true
+    }
 
     /// All events of this turn have been handled; what is queued is sent after this.
     fn turn_end(&mut self, io: &mut Io) {

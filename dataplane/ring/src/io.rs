@@ -15,6 +15,7 @@ use crate::output::Sending;
 use crate::slab::{Key, Slab};
 use crate::socket::Socket;
 use crate::timer::{Due, TimerId, Timers};
+use crate::watch::Watch;
 
 /// What an operation in flight is; the upper four bits of its user data, above the key of its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,7 @@ pub(crate) enum Kind {
     Accept = 4,
     File = 5,
     Wake = 6,
+    Watch = 7,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             4 => Self::Accept,
             5 => Self::File,
             6 => Self::Wake,
+            7 => Self::Watch,
             _ => Self::Cancel,
         }
     }
@@ -56,6 +59,7 @@ pub struct Io {
     pub(crate) owed: usize,
     pub(crate) sockets: Slab<Socket>,
     pub(crate) listeners: Slab<Listener>,
+    pub(crate) watches: Slab<Watch>,
     pub(crate) files: Slab<FileEntry>,
     pub(crate) transfers: Slab<Transfer>,
     pub(crate) ops: Slab<FileOp>,
@@ -84,6 +88,7 @@ impl Io {
             owed: 0,
             sockets: Slab::new(),
             listeners: Slab::new(),
+            watches: Slab::new(),
             files: Slab::new(),
             transfers: Slab::new(),
             ops: Slab::new(),

@@ -62,6 +62,7 @@
 //! send.
 
 mod activity;
+mod arena;
 mod buf;
 mod config;
 mod error;
@@ -79,6 +80,7 @@ mod setup;
 mod slab;
 mod socket;
 mod timer;
+mod watch;
 
 pub use activity::Activity;
 pub use buf::{BUF_MAX_BYTES, BUF_MIN_BYTES, BufPool, IoBuf};
@@ -94,3 +96,4 @@ pub use output::{Lender, Output};
 pub use reactor::Reactor;
 pub use socket::{SocketId, Stream};
 pub use timer::TimerId;
+pub use watch::WatchId;

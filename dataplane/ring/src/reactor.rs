@@ -113,7 +113,9 @@ impl<M: Send> Reactor<M> {
             } else if self.io.now.duration_since(idle_since) < self.spin {
                 std::hint::spin_loop();
             } else if !worked {
-                self.sleep()?;
+                if handler.may_sleep(&mut self.io) {
+                    self.sleep()?;
+                }
                 idle_since = Instant::now();
             }
         }
@@ -138,6 +140,7 @@ impl<M: Send> Reactor<M> {
                 Due::Accept(key) => self.io.arm_accept(key),
             }
         }
+        worked |= handler.poll(&mut self.io);
         if worked {
             handler.turn_end(&mut self.io);
         }
@@ -229,6 +232,12 @@ impl<M: Send> Reactor<M> {
                 }
             }
             Kind::Wake => self.arm_wake(),
+            Kind::Watch => {
+                let more = cqueue::more(completion.flags);
+                if let Some(token) = self.io.polled(key, more) {
+                    handler.event(&mut self.io, Event::Readable { token });
+                }
+            }
             Kind::Cancel => {}
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -66,6 +67,7 @@ impl Handler for Echo {
             }
             Event::ListenerClosed { .. } => self.say("listener closed".into()),
             Event::Timer { token, .. } => self.say(format!("timer {token}")),
+            Event::Readable { token } => self.say(format!("readable {token}")),
             Event::File(done) => {
                 self.say(format!(
                     "file {} {:?}",
@@ -404,4 +406,24 @@ fn an_idle_reactor_sleeps() {
         used < Duration::from_micros(2500),
         "half a second of idleness cost {used:?}"
     );
+}
+
+#[test]
+fn a_watched_descriptor_tells_of_every_byte_until_it_is_let_go() {
+    let server = Running::start(ReactorConfig::default(), 1 << 20);
+    let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (tell, told) = channel();
+    let watched = far.try_clone().unwrap();
+    server.job(move |io| tell.send(io.watch(watched.as_fd(), 42).unwrap()).unwrap());
+    let watch = told.recv().unwrap();
+    for _ in 0..3 {
+        near.write_all(b"x").unwrap();
+        server.expect("readable 42");
+        (&far).read_exact(&mut [0]).unwrap();
+    }
+    server.job(move |io| io.unwatch(watch));
+    server.job(|io| drop(io.set_timer(Duration::from_millis(20), 9)));
+    near.write_all(b"x").unwrap();
+    server.expect("timer 9");
+    assert!(server.log.try_recv().is_err());
 }

@@ -16,8 +16,9 @@ use std::time::Instant;
 use common::{Host, Options, VOLUME, registry};
 use roadstead_nvme::command::Blocks;
 use roadstead_nvme::{DataPointer, IoCommand};
-use roadstead_target::tcp::{Connection, Output, Rim, Turn};
+use roadstead_target::tcp::{Connection, Output};
 use roadstead_target::{IoRequest, IoResult, Tag, VolumeKey};
+use roadstead_target::{Rim, Turn};
 use roadstead_tcp::{Pdu, PduWriter, Settings};
 
 const BATCH: u16 = 32;

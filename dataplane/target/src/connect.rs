@@ -1,12 +1,11 @@
 //! Connect: every check, each with the status that the Fabrics specification gives it (section 6.3).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::fabrics::{
     CNTLID_DYNAMIC, CONNECT_DATA_BYTES, Connect, ConnectData, InvalidParameter,
 };
-use roadstead_nvme::{FabricsCommand, Nqn, Sqe, Status};
+use roadstead_nvme::{FabricsCommand, Nqn, Portal, Sqe, Status};
 use zerocopy::FromBytes;
 
 use crate::ana::View;
@@ -53,7 +52,7 @@ pub(crate) fn connect(
     registry: &Registry,
     sqe: &Sqe,
     data: &[u8],
-    local: SocketAddr,
+    local: Portal,
     now_ms: u64,
 ) -> Result<Connected, Completion> {
     let FabricsCommand::Connect(request) = FabricsCommand::parse(sqe)? else {
@@ -89,7 +88,7 @@ fn connect_admin(
     registry: &Registry,
     request: Connect,
     names: Names,
-    local: SocketAddr,
+    local: Portal,
     now_ms: u64,
 ) -> Result<Connected, Completion> {
     if names.cntlid != CNTLID_DYNAMIC {

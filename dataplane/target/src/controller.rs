@@ -4,14 +4,13 @@
 //! look at [`Controller::epoch`] to learn that it is out of date.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use roadstead_nvme::Nqn;
 use roadstead_nvme::event::mask;
 use roadstead_nvme::property::{Configuration, Shutdown, Status as ControllerStatus};
 use roadstead_nvme::reservation::Notice;
+use roadstead_nvme::{Nqn, Portal};
 use uuid::Uuid;
 
 use crate::ana::{AnaCounts, View};
@@ -38,7 +37,7 @@ pub(crate) struct Identity {
     pub(crate) host: Nqn,
     pub(crate) host_id: [u8; 16],
     /// The address of ours that the host reached.
-    pub(crate) local: SocketAddr,
+    pub(crate) local: Portal,
 }
 
 /// A controller.

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use roadstead_nvme::Nqn;
 use roadstead_nvme::log::{DiscoveryHeader, DiscoveryRecord, discovery_parameter, subsystem_type};
+use roadstead_nvme::{Nqn, Portal};
 use zerocopy::IntoBytes;
 
-use crate::table::Table;
+use crate::table::{Table, canonical};
 
 /// A record, before it is written out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) struct Entry {
     kind: u8,
     /// None for discovery services.
     subsystem: Option<Nqn>,
-    address: SocketAddr,
+    portal: Portal,
     port_id: u16,
     flags: u16,
 }
@@ -23,22 +23,22 @@ pub(crate) struct Entry {
 const NO_PORT: u16 = 0;
 
 /// What a host that reached `local` sees: this service, the subsystems that it may use at every portal, and referrals.
-pub(crate) fn entries(table: &Table, host: &Nqn, local: SocketAddr) -> Vec<Entry> {
-    let portals: Vec<(SocketAddr, SocketAddr, u16)> = table
+pub(crate) fn entries(table: &Table, host: &Nqn, local: Portal) -> Vec<Entry> {
+    let portals: Vec<(Portal, Portal, u16)> = table
         .portals()
         .iter()
         .zip(1_u16..)
         .filter_map(|(portal, id)| Some((*portal, visible(*portal, local)?, id)))
         .collect();
     let own = table.portal_of(local);
-    let is_discovery_only = |portal: &SocketAddr| table.rules().discovery_only.contains(portal);
+    let is_discovery_only = |portal: &Portal| table.rules().discovery_only.contains(portal);
     let mut entries = Vec::new();
-    for (portal, address, port_id) in &portals {
+    for (portal, shown, port_id) in &portals {
         if is_discovery_only(portal) || own == Some(*portal) {
             entries.push(Entry {
                 kind: subsystem_type::CURRENT_DISCOVERY,
                 subsystem: None,
-                address: *address,
+                portal: *shown,
                 port_id: *port_id,
                 flags: DiscoveryRecord::SAME_INFORMATION | DiscoveryRecord::PERSISTENT,
             });
@@ -49,22 +49,22 @@ pub(crate) fn entries(table: &Table, host: &Nqn, local: SocketAddr) -> Vec<Entry
         .iter()
         .filter(|(_, subsystem)| subsystem.access.allows(host));
     for (nqn, _) in allowed {
-        for (portal, address, port_id) in &portals {
+        for (portal, shown, port_id) in &portals {
             if !is_discovery_only(portal) {
                 entries.push(Entry {
                     kind: subsystem_type::NVM,
                     subsystem: Some(nqn.clone()),
-                    address: *address,
+                    portal: *shown,
                     port_id: *port_id,
                     flags: 0,
                 });
             }
         }
     }
-    entries.extend(table.rules().referrals.iter().map(|address| Entry {
+    entries.extend(table.rules().referrals.iter().map(|portal| Entry {
         kind: subsystem_type::REFERRAL,
         subsystem: None,
-        address: *address,
+        portal: *portal,
         port_id: NO_PORT,
         flags: 0,
     }));
@@ -76,25 +76,25 @@ pub(crate) fn entries(table: &Table, host: &Nqn, local: SocketAddr) -> Vec<Entry
 pub(crate) fn log(
     table: &Table,
     host: &Nqn,
-    local: SocketAddr,
+    local: Portal,
     parameter: u8,
     generation: u64,
     queue_entries: u16,
 ) -> Vec<u8> {
     let mut entries = entries(table, host, local);
     if parameter & discovery_parameter::PORT_LOCAL != 0 {
-        let own = SocketAddr::new(local.ip().to_canonical(), local.port());
-        entries.retain(|entry| entry.address == own);
+        let own = local.at(canonical(local.address));
+        entries.retain(|entry| entry.portal == own);
     }
     let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
     let mut log = DiscoveryHeader::new(generation, count).as_bytes().to_vec();
     let discovery = Nqn::discovery();
     for entry in entries {
         let subsystem = entry.subsystem.as_ref().unwrap_or(&discovery);
-        let mut record = DiscoveryRecord::tcp(
+        let mut record = DiscoveryRecord::new(
             entry.kind,
             subsystem,
-            entry.address,
+            entry.portal,
             entry.port_id,
             queue_entries,
         );
@@ -119,11 +119,12 @@ pub(crate) fn is_same(old: &Table, new: &Table) -> bool {
 }
 
 /// How a host that reached `local` reaches a portal.
-fn visible(portal: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
-    if !portal.ip().is_unspecified() {
+fn visible(portal: Portal, local: Portal) -> Option<Portal> {
+    let address = portal.address;
+    if !address.ip().is_unspecified() {
         return Some(portal);
     }
     // Sockets that listen on :: take IPv4 too, so the address family need not be the portal's.
-    let ip = local.ip().to_canonical();
-    (portal.is_ipv6() || ip.is_ipv4()).then(|| SocketAddr::new(ip, portal.port()))
+    let ip = canonical(local.address).ip();
+    (address.is_ipv6() || ip.is_ipv4()).then(|| portal.at(SocketAddr::new(ip, address.port())))
 }

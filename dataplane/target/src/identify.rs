@@ -8,7 +8,7 @@ use roadstead_nvme::identify::{
 use roadstead_nvme::property::VERSION_2_0;
 use roadstead_nvme::reservation;
 use roadstead_nvme::wire::{CQE_BYTES, SQE_BYTES};
-use roadstead_nvme::{Status, name};
+use roadstead_nvme::{Status, Transport, name};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -225,7 +225,10 @@ fn identify_controller(controller: &Controller, registry: &Registry) -> Identify
     data.sgl = U32::new(
         IdentifyController::SGL_SUPPORTED
             | IdentifyController::SGL_OFFSET
-            | IdentifyController::SGL_TRANSPORT,
+            | match identity.local.transport {
+                Transport::Tcp => IdentifyController::SGL_TRANSPORT,
+                Transport::Rdma => IdentifyController::SGL_KEYED,
+            },
     );
     data.subsystem_nqn = identity.subsystem.to_field();
     data.sgl_descriptors = 1;
@@ -233,12 +236,12 @@ fn identify_controller(controller: &Controller, registry: &Registry) -> Identify
         Kind::Discovery => {
             data.controller_type = controller_type::DISCOVERY;
         }
-        Kind::Io => io_fields(&mut data),
+        Kind::Io => io_fields(&mut data, identity.local.transport),
     }
     data
 }
 
-fn io_fields(data: &mut IdentifyController) {
+fn io_fields(data: &mut IdentifyController, transport: Transport) {
     data.controller_type = controller_type::IO;
     data.multipath = MULTIPATH;
     data.log_attributes |= IdentifyController::LPA_EFFECTS;
@@ -268,7 +271,11 @@ fn io_fields(data: &mut IdentifyController) {
     data.write_cache = WRITE_CACHE;
     data.fabrics_commands = U16::new(IdentifyController::OFCS_DISCONNECT);
     let in_16_bytes = |bytes: usize| U32::new(u32::try_from(bytes / 16).unwrap_or(u32::MAX));
-    let in_capsule = usize::try_from(limits::IN_CAPSULE_BYTES_MAX).unwrap_or(0);
+    let in_capsule = match transport {
+        Transport::Tcp => limits::IN_CAPSULE_BYTES_MAX,
+        Transport::Rdma => limits::RDMA_IN_CAPSULE_BYTES_MAX,
+    };
+    let in_capsule = usize::try_from(in_capsule).unwrap_or(0);
     data.io_command_capsule = in_16_bytes(SQE_BYTES + in_capsule);
     data.io_response_capsule = in_16_bytes(CQE_BYTES);
 }

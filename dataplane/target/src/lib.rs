@@ -3,10 +3,11 @@
 //! * [`Table`]: what is served to whom, by which paths. [`Registry`]: the table in use and the controllers, shared by all connections.
 //! * [`Queue`]: one queue of a controller, for any transport: a command in, a [`Decision`] out.
 //! * [`tcp::Connection`]: one NVMe/TCP connection around a queue: bytes in, bytes and [`IoRequest`]s out.
+//! * [`rdma::Connection`]: one NVMe/RDMA connection around a queue: capsules in, work requests and [`IoRequest`]s out.
 //!
 //! # How a reactor drives a connection
-//! The reactor implements [`tcp::Rim`] (buffers and I/O) and [`tcp::Output`] (bytes to the socket) and calls, each time
-//! with a [`tcp::Turn`] of both and its clock:
+//! The reactor implements [`Rim`] (buffers and I/O) and [`tcp::Output`] (bytes to the socket) and calls, each time
+//! with a [`Turn`] of both and its clock:
 //!
 //! | when | call | then |
 //! |---|---|---|
@@ -24,7 +25,7 @@
 //! says by [`Abandoned::keep_order`] that it lets no I/O overtake one that changes the same bytes.
 //!
 //! Reads: `allocate`, `submit`, and the buffer comes back by `complete` to go to `Output::buffer` without a copy.
-//! Memory drives answer [`tcp::Rim::is_immediate`] with true and fill `read_now`'s slice, which lies in the output;
+//! Memory drives answer [`Rim::is_immediate`] with true and fill `read_now`'s slice, which lies in the output;
 //! writes hand `write_now` the bytes of the socket's buffer. Writes of other drives are copied once, from the socket's
 //! buffer to the I/O buffer.
 //!
@@ -60,10 +61,13 @@ pub mod limits;
 mod logs;
 mod notices;
 mod queue;
+pub mod rdma;
 mod registry;
 mod reservation;
 mod reservation_features;
 mod reserve;
+mod rim;
+mod slots;
 mod table;
 pub mod tcp;
 mod work;
@@ -75,6 +79,7 @@ pub use limits::{ControllerLimits, LimitError};
 pub use queue::{Completion, Decision, Queue, Tag};
 pub use registry::{ControllerInfo, Refusal, Registry};
 pub use reservation::{Malformed, Reservations};
+pub use rim::{Rim, Turn};
 pub use table::{
     Access, BlockSize, NAMESPACE_ID_MAX, Namespace, Namespaces, PortalRules, Subsystem, Table,
     TableError, VolumeKey,

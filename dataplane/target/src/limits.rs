@@ -31,6 +31,8 @@ pub const QUEUE_ENTRIES_MAX: u16 = 128;
 pub const IO_QUEUES_MAX: u16 = 128;
 /// Data bytes that a command capsule may carry. Admin queues need 8192.
 pub const IN_CAPSULE_BYTES_MAX: u32 = 16384;
+/// Most data in a command capsule of NVMe/RDMA, each of which takes so much of the receive queue.
+pub const RDMA_IN_CAPSULE_BYTES_MAX: u32 = 4096;
 /// Most data bytes of commands that are not I/O: ranges, keys, a block of a fused pair.
 pub const CONTROL_BYTES_MAX: u32 = 4096;
 /// Entries of the error log.

@@ -1,10 +1,9 @@
 //! One queue of a controller, whatever transport carries it: commands in, decisions out.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::fabrics::SQHD_NO_FLOW_CONTROL;
-use roadstead_nvme::{Cqe, FabricsCommand, Sqe, Status, opcode};
+use roadstead_nvme::{Cqe, FabricsCommand, Portal, Sqe, Status, opcode};
 use zerocopy::little_endian::U16;
 
 use crate::admin::AdminQueue;
@@ -85,7 +84,7 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Queue {
     registry: Arc<Registry>,
-    local: SocketAddr,
+    local: Portal,
     role: Role,
     /// Entries.
     entries: u32,
@@ -104,9 +103,9 @@ enum Role {
 }
 
 impl Queue {
-    /// A queue on a fresh connection. `local` is the address that the host reached.
+    /// A queue on a fresh connection. `local` is the portal that the host reached.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, local: SocketAddr) -> Self {
+    pub fn new(registry: Arc<Registry>, local: Portal) -> Self {
         Self {
             registry,
             local,

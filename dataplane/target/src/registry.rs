@@ -2,12 +2,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use roadstead_nvme::Nqn;
 use roadstead_nvme::fabrics::CNTLID_MAX;
+use roadstead_nvme::{Nqn, Portal};
 use uuid::Uuid;
 
 use crate::ana::View;
@@ -218,7 +217,7 @@ impl Registry {
         subsystem: Nqn,
         host: Nqn,
         host_id: [u8; 16],
-        local: SocketAddr,
+        local: Portal,
         kato_ms: u32,
         now_ms: u64,
     ) -> Result<Arc<Controller>, NoController> {
@@ -380,7 +379,7 @@ impl Registry {
     }
 }
 
-/// Whether the address that a controller's host reached is a portal for its kind.
+/// Whether what a controller's host reached is a portal for its kind.
 fn is_offered(table: &Table, identity: &Identity) -> bool {
     let portal = table.portal_of(identity.local);
     let for_all = |portal| !table.rules().discovery_only.contains(&portal);
@@ -388,7 +387,7 @@ fn is_offered(table: &Table, identity: &Identity) -> bool {
 }
 
 /// What a controller of a subsystem shows to a host that reached `local`.
-fn view(table: &Table, subsystem: &Subsystem, local: SocketAddr) -> View {
+fn view(table: &Table, subsystem: &Subsystem, local: Portal) -> View {
     View {
         namespaces: Arc::clone(&subsystem.namespaces),
         ana: table.ana(local),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use roadstead_nvme::Nqn;
+use roadstead_nvme::{Nqn, Portal};
 use uuid::Uuid;
 
 use crate::ana::AnaStates;
@@ -111,7 +111,7 @@ pub const NAMESPACE_ID_MAX: u32 = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     subsystems: BTreeMap<Nqn, Subsystem>,
-    portals: Vec<SocketAddr>,
+    portals: Vec<Portal>,
     rules: PortalRules,
 }
 
@@ -119,11 +119,11 @@ pub struct Table {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PortalRules {
     /// ANA states of the controllers that hosts reach by a portal; every group is optimized at the others.
-    pub ana: BTreeMap<SocketAddr, AnaStates>,
+    pub ana: BTreeMap<Portal, AnaStates>,
     /// Portals where hosts find the discovery service and nothing else. It answers at the others, too.
-    pub discovery_only: BTreeSet<SocketAddr>,
+    pub discovery_only: BTreeSet<Portal>,
     /// Discovery services elsewhere.
-    pub referrals: BTreeSet<SocketAddr>,
+    pub referrals: BTreeSet<Portal>,
 }
 
 /// Why something cannot be served.
@@ -162,10 +162,10 @@ pub enum TableError {
 }
 
 impl Table {
-    /// A table that serves nothing on these addresses, which the discovery log names. An unspecified address (0.0.0.0,
+    /// A table that serves nothing at these portals, which the discovery log names. An unspecified address (0.0.0.0,
     /// ::) stands for the one that the asking host reached.
     #[must_use]
-    pub fn new(portals: Vec<SocketAddr>) -> Self {
+    pub fn new(portals: Vec<Portal>) -> Self {
         Self {
             subsystems: BTreeMap::new(),
             portals,
@@ -190,19 +190,21 @@ impl Table {
         &self.rules
     }
 
-    /// The portal of this address of ours, or else the one that listens on all addresses with this port.
-    pub(crate) fn portal_of(&self, local: SocketAddr) -> Option<SocketAddr> {
-        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let any_v4 = SocketAddr::from(([0; 4], local.port()));
-        let any_v6 = SocketAddr::from(([0; 16], local.port()));
+    /// The portal at this address of ours, or else the one that listens on all addresses with this port.
+    pub(crate) fn portal_of(&self, local: Portal) -> Option<Portal> {
+        let address = canonical(local.address);
+        let any_v4 = SocketAddr::from(([0; 4], address.port()));
+        let any_v6 = SocketAddr::from(([0; 16], address.port()));
         // Sockets that listen on :: take IPv4, too.
-        [local, any_v4, any_v6]
+        [address, any_v4, any_v6]
             .into_iter()
-            .find(|portal| self.portals.contains(portal) && (portal.is_ipv6() || local.is_ipv4()))
+            .filter(|known| known.is_ipv6() || address.is_ipv4())
+            .map(|known| local.at(known))
+            .find(|portal| self.portals.contains(portal))
     }
 
     /// The ANA states of controllers that hosts reach by this address of ours.
-    pub(crate) fn ana(&self, local: SocketAddr) -> Arc<AnaStates> {
+    pub(crate) fn ana(&self, local: Portal) -> Arc<AnaStates> {
         let portal = self.portal_of(local);
         let states = portal.and_then(|portal| self.rules.ana.get(&portal));
         Arc::new(states.cloned().unwrap_or_default())
@@ -239,11 +241,16 @@ impl Table {
         &self.subsystems
     }
 
-    /// The addresses.
+    /// Where it is served.
     #[must_use]
-    pub fn portals(&self) -> &[SocketAddr] {
+    pub fn portals(&self) -> &[Portal] {
         &self.portals
     }
+}
+
+/// An IPv4 address as such, also where it was mapped into IPv6.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn check_group(group: u32) -> Result<(), TableError> {

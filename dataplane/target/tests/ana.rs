@@ -47,13 +47,17 @@ fn states(others: AnaState, groups: &[(u32, AnaState)]) -> AnaStates {
 
 fn rules(ana: &[(SocketAddr, AnaStates)]) -> PortalRules {
     PortalRules {
-        ana: ana.iter().cloned().collect(),
+        ana: ana
+            .iter()
+            .cloned()
+            .map(|(at, states)| (at.into(), states))
+            .collect(),
         ..PortalRules::default()
     }
 }
 
 fn table(namespaces: &[(u32, Namespace)], ana: &[(SocketAddr, AnaStates)]) -> Table {
-    let mut table = Table::new(vec![local(), other()]);
+    let mut table = Table::new(vec![local().into(), other().into()]);
     table
         .add(nqn(SUBSYSTEM), subsystem(Access::Any, namespaces))
         .unwrap();
@@ -374,7 +378,7 @@ fn states_belong_to_the_portal_that_the_host_reached() {
         (vec![any_v4, local()], local(), 3),
         (vec![any_v4, away], away, 1),
     ] {
-        let mut table = Table::new(portals.clone());
+        let mut table = Table::new(portals.iter().copied().map(Into::into).collect());
         let served = subsystem(Access::Any, &[(1, in_group(1))]);
         table.add(nqn(SUBSYSTEM), served).unwrap();
         table.set_rules(rules(&[(of, lost())])).unwrap();
@@ -391,7 +395,7 @@ fn states_belong_to_the_portal_that_the_host_reached() {
 
 #[test]
 fn groups_are_checked() {
-    let mut table = Table::new(vec![local()]);
+    let mut table = Table::new(vec![local().into()]);
     for group in [0, limits::ANA_GROUPS_MAX + 1] {
         let namespace = Namespace {
             volume: VolumeKey(1),

@@ -29,7 +29,12 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn table(portals: &[&str], rules: PortalRules, subsystems: &[(&str, Access)]) -> Table {
-    let mut table = Table::new(portals.iter().map(|portal| address(portal)).collect());
+    let mut table = Table::new(
+        portals
+            .iter()
+            .map(|portal| address(portal).into())
+            .collect(),
+    );
     table.set_rules(rules).unwrap();
     for (name, access) in subsystems {
         let served = subsystem(access.clone(), &[(1, namespace(BLOCKS))]);
@@ -40,7 +45,10 @@ fn table(portals: &[&str], rules: PortalRules, subsystems: &[(&str, Access)]) ->
 
 fn discovery_only(portals: &[&str]) -> PortalRules {
     PortalRules {
-        discovery_only: portals.iter().map(|portal| address(portal)).collect(),
+        discovery_only: portals
+            .iter()
+            .map(|portal| address(portal).into())
+            .collect(),
         ..PortalRules::default()
     }
 }
@@ -90,7 +98,7 @@ fn shown(records: &[DiscoveryRecord]) -> Vec<(u8, String, String, u16)> {
 fn records_for_each_subsystem_and_portal() {
     let portals = ["192.0.2.1:4420", "198.51.100.7:4420", "192.0.2.1:8009"];
     let rules = PortalRules {
-        referrals: BTreeSet::from([address("203.0.113.9:8009")]),
+        referrals: BTreeSet::from([address("203.0.113.9:8009").into()]),
         ..discovery_only(&["192.0.2.1:8009"])
     };
     let subsystems = [
@@ -206,7 +214,7 @@ fn hosts_hear_of_what_concerns_them_alone() {
     assert_eq!(host.run_admin(enable).status, Status::SUCCESS);
     let lost = PortalRules {
         ana: BTreeMap::from([(
-            local(),
+            local().into(),
             AnaStates {
                 others: AnaState::Inaccessible,
                 ..AnaStates::default()
@@ -215,7 +223,7 @@ fn hosts_hear_of_what_concerns_them_alone() {
         ..plain()
     };
     let referral = PortalRules {
-        referrals: BTreeSet::from([address("203.0.113.9:8009")]),
+        referrals: BTreeSet::from([address("203.0.113.9:8009").into()]),
         ..plain()
     };
     let two = ["192.0.2.1:4420", "192.0.2.1:4430"];

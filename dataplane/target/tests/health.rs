@@ -377,7 +377,7 @@ fn the_keep_alive_time_out_is_rounded_up_to_its_granularity() {
 fn a_path_that_is_at_fault_is_no_error_of_the_command() {
     let registry = registry();
     let (mut admin, mut io) = Host::pair(&registry, Options::default());
-    let mut lost = roadstead_target::Table::new(vec![common::local()]);
+    let mut lost = roadstead_target::Table::new(vec![common::local().into()]);
     lost.add(
         common::nqn(SUBSYSTEM),
         subsystem(Access::Any, &[(1, namespace(BLOCKS))]),
@@ -388,7 +388,7 @@ fn a_path_that_is_at_fault_is_no_error_of_the_command() {
         ..Default::default()
     };
     lost.set_rules(roadstead_target::PortalRules {
-        ana: [(common::local(), states)].into(),
+        ana: [(common::local().into(), states)].into(),
         ..Default::default()
     })
     .unwrap();

@@ -309,7 +309,7 @@ fn completions_of_unknown_tags_are_ignored() {
     let mut connection: Connection<Vec<u8>> = Connection::new(registry, local(), 0);
     let mut memory = common::Memory::new(BLOCK);
     let mut wire = common::Wire::default();
-    let mut turn = roadstead_target::tcp::Turn {
+    let mut turn = roadstead_target::Turn {
         rim: &mut memory,
         out: &mut wire,
         now_ms: 0,

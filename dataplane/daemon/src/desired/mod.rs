@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
+use roadstead_nvme::{Portal, Transport};
 use roadstead_target::{AnaStates, PortalRules};
 use uuid::Uuid;
 
@@ -29,7 +30,7 @@ pub(crate) struct Desired {
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) subsystems: Vec<SubsystemSpec>,
     /// Every address that should be listened at, those for discovery included.
-    pub(crate) portals: Vec<PortalSpec>,
+    pub(crate) portals: Vec<Portal>,
     pub(crate) rules: PortalRules,
 }
 
@@ -87,13 +88,6 @@ pub(crate) struct SubsystemSpec {
 pub(crate) enum Hosts {
     Any,
     Listed(BTreeSet<String>),
-}
-
-/// An address that should be listened at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PortalSpec {
-    pub(crate) rdma: bool,
-    pub(crate) address: SocketAddr,
 }
 
 /// Which message of a state is meant.
@@ -187,7 +181,7 @@ struct Parser {
     volumes: HashSet<Uuid>,
     nqns: HashSet<String>,
     exported: HashSet<Uuid>,
-    portals: HashSet<PortalSpec>,
+    portals: HashSet<Portal>,
     rules: PortalRules,
 }
 
@@ -334,23 +328,23 @@ impl Parser {
         Some((nsid, volume))
     }
 
-    fn portals(&mut self, state: &v1::NodeState) -> Vec<PortalSpec> {
+    fn portals(&mut self, state: &v1::NodeState) -> Vec<Portal> {
         let mut specs = collect(&state.portals, |i, message| {
             let spec = self.portal(Place::Portal(i), message)?;
             let states = self.ana_states(Place::Portal(i), message)?;
             if states != AnaStates::default() {
-                self.rules.ana.insert(spec.address, states);
+                self.rules.ana.insert(spec, states);
             }
             Some(spec)
         });
         let discovery = collect(&state.discovery, |i, message| {
             self.portal(Place::Discovery(i), message)
         });
-        self.rules.discovery_only = discovery.iter().map(|spec| spec.address).collect();
+        self.rules.discovery_only = discovery.iter().copied().collect();
         let referrals = collect(&state.referrals, |i, message| {
             let place = Place::Referral(i);
             let spec = portal(message).map_err(|(field, what)| self.wrong(place, field, what));
-            Some(spec.ok()?.address)
+            spec.ok()
         });
         self.rules.referrals = referrals.into_iter().collect();
         specs.extend(discovery);
@@ -370,12 +364,12 @@ impl Parser {
         Some(AnaStates { others, groups })
     }
 
-    fn portal(&mut self, place: Place, message: &v1::Portal) -> Option<PortalSpec> {
+    fn portal(&mut self, place: Place, message: &v1::Portal) -> Option<Portal> {
         let spec = portal(message)
             .map_err(|(field, what)| self.wrong(place, field, what))
             .ok()?;
         if !self.portals.insert(spec) {
-            self.wrong(place, "address", format!("{} is given twice", spec.address));
+            self.wrong(place, "address", format!("{spec} is given twice"));
             return None;
         }
         Some(spec)
@@ -383,13 +377,20 @@ impl Parser {
 }
 
 /// An address; the error names the field.
-pub(crate) fn portal(portal: &v1::Portal) -> Result<PortalSpec, (&'static str, String)> {
+pub(crate) fn portal(portal: &v1::Portal) -> Result<Portal, (&'static str, String)> {
     let transport = transport(portal.transport).map_err(|what| ("transport", what))?;
     let address = ip_address(&portal.address).map_err(|what| ("address", what))?;
     let port = port(portal.port).map_err(|what| ("port", what))?;
-    let rdma = transport == v1::Transport::Rdma;
-    Ok(PortalSpec {
-        rdma,
+    let transport = match transport {
+        v1::Transport::Rdma => Transport::Rdma,
+        _ => Transport::Tcp,
+    };
+    if transport == Transport::Rdma && address.is_unspecified() {
+        let what = format!("{address} is no address of an RDMA device; name one for each device");
+        return Err(("address", what));
+    }
+    Ok(Portal {
+        transport,
         address: SocketAddr::new(address, port),
     })
 }

@@ -108,7 +108,7 @@ fn a_volume_has_one_export() {
 
 #[test]
 fn portals_have_rules() {
-    use roadstead_nvme::AnaState;
+    use roadstead_nvme::{AnaState, Portal};
     let portal = |port, state: v1::AnaState| v1::Portal {
         transport: 1,
         address: "10.0.0.1".into(),
@@ -132,7 +132,7 @@ fn portals_have_rules() {
     let desired = parse(&state).unwrap();
     let ports = desired.portals.iter().map(|spec| spec.address.port());
     assert_eq!(ports.collect::<Vec<_>>(), [4420, 4421, 8009]);
-    let address = |port: u16| ([10, 0, 0, 1], port).into();
+    let at = |port: u16| Portal::tcp(([10, 0, 0, 1], port).into());
     let states = AnaStates {
         others: AnaState::NonOptimized,
         groups: [(3, AnaState::Inaccessible)].into(),
@@ -140,9 +140,9 @@ fn portals_have_rules() {
     assert_eq!(
         desired.rules,
         PortalRules {
-            ana: [(address(4421), states)].into(),
-            discovery_only: [address(8009)].into(),
-            referrals: [address(8010)].into(),
+            ana: [(at(4421), states)].into(),
+            discovery_only: [at(8009)].into(),
+            referrals: [at(8010)].into(),
         }
     );
     let bad = v1::NodeState {

@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
+use roadstead_nvme::Portal;
 use roadstead_target::PortalRules;
 use uuid::Uuid;
 
-use crate::desired::{Desired, DriveSpec, Hosts, PortalSpec, Source, SubsystemSpec, VolumeSpec};
+use crate::desired::{Desired, DriveSpec, Hosts, Source, SubsystemSpec, VolumeSpec};
 
 /// What is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(crate) struct Observed {
     pub(crate) drives: BTreeMap<String, OpenDrive>,
     /// The subsystems that hosts can connect to, by NQN, with the namespaces that they really have.
     pub(crate) subsystems: BTreeMap<String, Export>,
-    pub(crate) portals: BTreeSet<PortalSpec>,
+    pub(crate) portals: BTreeSet<Portal>,
     pub(crate) rules: PortalRules,
 }
 
@@ -68,7 +69,7 @@ pub(crate) struct Shown {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
-    Unlisten(PortalSpec),
+    Unlisten(Portal),
     /// Ends the connections to the subsystem, too.
     Unexport(String),
     CloseDrive(String),
@@ -93,7 +94,7 @@ pub(crate) enum Action {
     Export(Export),
     /// Says what portals are for.
     SetRules(PortalRules),
-    Listen(PortalSpec),
+    Listen(Portal),
 }
 
 impl Action {
@@ -118,7 +119,7 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unlisten(portal) => write!(f, "stop listening at {}", portal.address),
+            Self::Unlisten(portal) => write!(f, "stop listening at {portal}"),
             Self::Unexport(nqn) => write!(f, "stop serving {nqn}"),
             Self::CloseDrive(drive) => write!(f, "close drive {drive}"),
             Self::OpenDrive(spec) => write!(f, "open drive {}", spec.name),
@@ -147,7 +148,7 @@ impl fmt::Display for Action {
             }
             Self::Export(subsystem) => write!(f, "serve {}", subsystem.nqn),
             Self::SetRules(_) => write!(f, "set ANA states, discovery portals and referrals"),
-            Self::Listen(portal) => write!(f, "listen at {}", portal.address),
+            Self::Listen(portal) => write!(f, "listen at {portal}"),
         }
     }
 }
@@ -300,7 +301,7 @@ impl<'a> View<'a> {
     }
 
     fn stop_listening(&self, actions: &mut Vec<Action>) {
-        let wanted: BTreeSet<&PortalSpec> = self.desired.portals.iter().collect();
+        let wanted: BTreeSet<&Portal> = self.desired.portals.iter().collect();
         let left = self
             .observed
             .portals
@@ -432,7 +433,7 @@ impl<'a> View<'a> {
     }
 
     fn listen(&self, actions: &mut Vec<Action>) {
-        let closed = |portal: &&PortalSpec| !self.observed.portals.contains(portal);
+        let closed = |portal: &&Portal| !self.observed.portals.contains(portal);
         actions.extend(
             self.desired
                 .portals

@@ -1,12 +1,12 @@
 //! Steps that concern the reactors: what they serve, and where they listen.
 
-use std::net::SocketAddr;
+use roadstead_nvme::Portal;
 
 use uuid::Uuid;
 
 use super::plan::{Action, Export, Shown};
 use super::{Reconciler, StepError};
-use crate::desired::{Hosts, PortalSpec};
+use crate::desired::Hosts;
 use crate::serve::{ExportedNamespace, ExportedSubsystem, Exports, HostAccess, ServeError};
 
 impl Reconciler {
@@ -52,29 +52,22 @@ impl Reconciler {
         let mut wanted = self.observed.portals.clone();
         for action in actions {
             match action {
-                Action::Listen(portal) if portal.rdma => {
-                    let why = "this daemon does not speak RDMA".to_owned();
-                    self.failed(action.clone(), StepError::Listen(why));
-                }
                 Action::Listen(portal) => drop(wanted.insert(*portal)),
                 Action::Unlisten(portal) => drop(wanted.remove(portal)),
                 _ => {}
             }
         }
-        let addresses: Vec<SocketAddr> = wanted.iter().map(|portal| portal.address).collect();
-        let results = self.server.set_portals(&addresses)?;
+        let wanted: Vec<Portal> = wanted.into_iter().collect();
+        let results = self.server.set_portals(&wanted)?;
         self.observed.portals.clear();
         for result in results {
-            let portal = PortalSpec {
-                rdma: false,
-                address: result.address,
-            };
+            let portal = result.portal;
             match result.listening {
                 Ok(_) => {
                     if self.failures.remove(&Action::Listen(portal)).is_some()
                         || actions.contains(&Action::Listen(portal))
                     {
-                        tracing::info!(address = %portal.address, "portal open");
+                        tracing::info!(%portal, "portal open");
                     }
                     self.observed.portals.insert(portal);
                 }

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use roadstead_api::v1;
+use roadstead_nvme::{Portal, Transport};
 use roadstead_pool::FaultKind;
 use uuid::Uuid;
 
 use super::plan::{Action, home, refusal};
 use super::{Reconciler, StepError};
-use crate::desired::{self, Desired, DriveSpec, PortalSpec, VolumeSpec};
+use crate::desired::{self, Desired, DriveSpec, VolumeSpec};
 use crate::status::{DriveAbout, DriveStatus, Status, VolumeStatus};
 
 /// The status of this moment.
@@ -210,24 +211,27 @@ fn orphans(reconciler: &Reconciler, desired: &Desired) -> Vec<VolumeStatus> {
     orphans
 }
 
+/// Where a discovery service answers over TCP, which is what is told to the local network.
 fn discovery(reconciler: &Reconciler) -> BTreeSet<SocketAddr> {
     let observed = &reconciler.observed;
-    let all: BTreeSet<SocketAddr> = observed.portals.iter().map(|spec| spec.address).collect();
-    let own: BTreeSet<SocketAddr> = all
-        .intersection(&observed.rules.discovery_only)
-        .copied()
-        .collect();
+    let tcp = |portals: &mut dyn Iterator<Item = &Portal>| {
+        let tcp = portals.filter(|portal| portal.transport == Transport::Tcp);
+        tcp.map(|portal| portal.address).collect()
+    };
+    let all: BTreeSet<SocketAddr> = tcp(&mut observed.portals.iter());
+    let own: BTreeSet<SocketAddr> = tcp(&mut observed
+        .portals
+        .intersection(&observed.rules.discovery_only));
     if own.is_empty() { all } else { own }
 }
 
-fn portal(reconciler: &Reconciler, spec: &PortalSpec) -> v1::PortalReport {
-    let transport = if spec.rdma {
-        v1::Transport::Rdma
-    } else {
-        v1::Transport::Tcp
+fn portal(reconciler: &Reconciler, spec: &Portal) -> v1::PortalReport {
+    let transport = match spec.transport {
+        Transport::Rdma => v1::Transport::Rdma,
+        Transport::Tcp => v1::Transport::Tcp,
     };
     let failed = reconciler.failures.get(&Action::Listen(*spec));
-    let states = reconciler.observed.rules.ana.get(&spec.address);
+    let states = reconciler.observed.rules.ana.get(spec);
     let states = states.cloned().unwrap_or_default();
     let groups = states.groups.iter().map(|(&group, &state)| v1::AnaGroup {
         group,

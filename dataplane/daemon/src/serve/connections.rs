@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use roadstead_ring::{Io, SocketId, Stream};
 use roadstead_target::Registry;
-use roadstead_target::tcp::{Close, Connection, Flow, Turn};
+use roadstead_target::Turn;
+use roadstead_target::tcp::{Close, Connection, Flow};
 
 use super::jobs::{Done, Jobs, Life, Owner};
 use super::rim::{Data, Port, Storage};

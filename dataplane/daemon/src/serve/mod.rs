@@ -28,6 +28,7 @@ mod drives;
 mod exports;
 mod jobs;
 mod portals;
+mod rdma;
 mod rim;
 mod served;
 mod server;

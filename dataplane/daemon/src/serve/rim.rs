@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use roadstead_pool::{InFlight, LookupError};
 use roadstead_ring::{BufPool, IoBuf, Lender, SharedMemory};
-use roadstead_target::{IoError, IoRequest, IoResult, Tag, VolumeKey, tcp};
+use roadstead_target::{IoError, IoRequest, IoResult, Rim, Tag, VolumeKey, tcp};
 
 use super::drives::{Namespace, Path};
 
@@ -228,7 +228,7 @@ fn count(namespace: &Namespace, result: IoResult, good: impl FnOnce(&super::coun
     }
 }
 
-impl tcp::Rim for Storage {
+impl Rim for Storage {
     type Buffer = Data;
 
     fn allocate(&mut self, length_bytes: usize) -> Option<Data> {

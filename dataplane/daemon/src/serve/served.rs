@@ -1,10 +1,9 @@
 //! From what the control side exports to what the target's core and the reactors work with.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use roadstead_nvme::Nqn;
+use roadstead_nvme::{Nqn, Portal};
 use roadstead_target::{
     Access, BlockSize, Namespace, PortalRules, Subsystem, Table, TableError, VolumeKey,
 };
@@ -40,7 +39,7 @@ pub(crate) enum ExportError {
 #[derive(Default)]
 pub(super) struct Served {
     exports: Exports,
-    portals: Vec<SocketAddr>,
+    portals: Vec<Portal>,
     rules: PortalRules,
     keys: Keys,
     /// Keys are never used twice: a command that was checked against an old table finds nothing.
@@ -102,8 +101,8 @@ impl Served {
         Ok((Arc::new(volumes), table))
     }
 
-    /// Takes in the addresses that are listened at.
-    pub(super) fn set_portals(&mut self, portals: Vec<SocketAddr>) -> Result<Table, ExportError> {
+    /// Takes in the portals that are open.
+    pub(super) fn set_portals(&mut self, portals: Vec<Portal>) -> Result<Table, ExportError> {
         self.portals = portals;
         table(&self.exports, &self.portals, &self.rules, &self.keys)
     }
@@ -118,7 +117,7 @@ impl Served {
 
 fn table(
     exports: &Exports,
-    portals: &[SocketAddr],
+    portals: &[Portal],
     rules: &PortalRules,
     keys: &Keys,
 ) -> Result<Table, ExportError> {

@@ -1,12 +1,12 @@
 //! The handle that the rest of the daemon holds, and the threads behind it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use roadstead_nvme::Portal;
 use roadstead_ring::{
     Activity, Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
 };
@@ -70,9 +70,9 @@ pub(crate) struct ControllerInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortalResult {
     /// As asked for.
-    pub(crate) address: SocketAddr,
-    /// The address in fact (its port, if 0 was asked for), or a sentence that says why not.
-    pub(crate) listening: Result<SocketAddr, String>,
+    pub(crate) portal: Portal,
+    /// What it is in fact (its port, if 0 was asked for), or a sentence that says why not.
+    pub(crate) listening: Result<Portal, String>,
 }
 
 /// Why the server does not run (any more).
@@ -232,15 +232,12 @@ impl Server {
         answers.iter().try_for_each(receive)
     }
 
-    /// Replaces the addresses that are listened at. Those that stay are not touched; one that fails is tried
+    /// Replaces the portals. Those that stay are not touched; one that fails is tried
     /// again with the next call.
     ///
     /// # Errors
     /// [`ServeError::Ended`]. A portal that cannot listen is a result, not an error.
-    pub(crate) fn set_portals(
-        &self,
-        addresses: &[SocketAddr],
-    ) -> Result<Vec<PortalResult>, ServeError> {
+    pub(crate) fn set_portals(&self, portals: &[Portal]) -> Result<Vec<PortalResult>, ServeError> {
         let mut served = self
             .shared
             .served
@@ -249,7 +246,7 @@ impl Server {
         let acceptor = self.shared.peers.first().ok_or(ServeError::Ended)?;
         let (done, answer) = channel();
         let message = Message::Portals {
-            addresses: addresses.to_vec(),
+            portals: portals.to_vec(),
             done,
         };
         acceptor

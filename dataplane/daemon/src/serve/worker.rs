@@ -1,12 +1,12 @@
 //! One reactor of the server: its connections, their I/O, and what the control side tells it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use roadstead_nvme::Portal;
 use roadstead_pool::PoolError;
 use roadstead_ring::{BufPool, Event, Handler, Io, Stream};
 
@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::drives::Drives;
 use super::jobs::{JobId, Jobs};
 use super::portals::Portals;
+use super::rdma::Fabric;
 use super::rim::Storage;
 use super::served::Volumes;
 use super::server::{PortalResult, Shared};
@@ -27,9 +28,9 @@ pub(super) enum Message {
     },
     /// Something about controllers changed: connections have a look at it.
     Refresh { done: Option<Sender<()>> },
-    /// Listen at these addresses.
+    /// Open these portals, and no others.
     Portals {
-        addresses: Vec<SocketAddr>,
+        portals: Vec<Portal>,
         done: Sender<Vec<PortalResult>>,
     },
     /// Serve this connection, which is counted already.
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     drives: Drives,
     portals: Portals,
+    fabric: Fabric,
     connections: Connections,
     /// Where the acceptor began to look for a reactor last.
     turn: usize,
@@ -91,6 +93,7 @@ impl Worker {
             shared,
             drives: Drives::default(),
             portals: Portals::default(),
+            fabric: Fabric,
             connections,
             turn: 0,
             refreshing: false,
@@ -227,9 +230,9 @@ impl Handler for Worker {
                     self.set_timer(io, REFRESH_DELAY, TIMER_REFRESH);
                 }
             }
-            Event::ListenerClosed { .. } => self.portals.closed(io),
+            Event::ListenerClosed { .. } => self.portals.closed(io, &mut self.fabric),
             Event::Timer { token, .. } => self.timer(io, token),
-            Event::Connected { .. } => {}
+            Event::Connected { .. } | Event::Readable { .. } => {}
         }
     }
 
@@ -245,12 +248,14 @@ impl Handler for Worker {
                     let _ = done.send(());
                 }
             }
-            Message::Portals { addresses, done } => self.portals.set(io, addresses, done),
+            Message::Portals { portals, done } => {
+                self.portals.set(io, &mut self.fabric, portals, done)
+            }
             Message::Adopt(stream) => self.adopt(io, stream),
             Message::Space { job, result } => self.connections.jobs.space(io, job, result),
             Message::Stop => {
                 self.stopping = true;
-                self.portals.close_all(io);
+                self.portals.close_all(io, &mut self.fabric);
                 self.connections.pause_all(io);
                 self.set_timer(io, STOP_MAX, TIMER_STOP);
             }

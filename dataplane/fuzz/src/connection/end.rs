@@ -7,11 +7,12 @@ use std::sync::Arc;
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData};
 use roadstead_nvme::property::{self, Configuration};
 use roadstead_nvme::{DataPointer, FabricsCommand, Nqn, Sqe};
-use roadstead_target::tcp::{Connection, Flow, Rim, Turn};
+use roadstead_target::tcp::{Connection, Flow};
 use roadstead_target::{
     Access, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace, Registry, Subsystem, Table,
     Tag, VolumeKey, limits,
 };
+use roadstead_target::{Rim, Turn};
 use roadstead_tcp::pdu::{IcReq, R2t};
 use roadstead_tcp::{Event, Pdu, PduReader, PduWriter, Role, Settings};
 use uuid::Uuid;
@@ -46,7 +47,7 @@ pub(crate) fn table(with_subsystem: bool, with_namespace: bool, blocks: u64) -> 
         ),
         access: Access::Any,
     };
-    let mut table = Table::new(vec![SocketAddr::from(([0, 0, 0, 0], 4420))]);
+    let mut table = Table::new(vec![SocketAddr::from(([0, 0, 0, 0], 4420)).into()]);
     if with_subsystem {
         assert_eq!(table.add(subsystem_nqn(), subsystem), Ok(()));
     }

@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use roadstead_initiator::{Identity, Limits, Nqn, Spec, Wanted};
-use roadstead_target::tcp::{Connection, Flow, Rim, Turn};
+use roadstead_target::tcp::{Connection, Flow};
 use roadstead_target::{
     Access, BlockSize, IoOp, IoRequest, IoResult, Namespace, PortalRules, Registry, Subsystem,
     Table, Tag, VolumeKey,
 };
+use roadstead_target::{Rim, Turn};
 use uuid::Uuid;
 
 pub const NQN: &str = "nqn.2026-11.io.roadstead:test";
@@ -90,9 +91,9 @@ impl Target {
 
     /// Refers to these discovery services from now on.
     pub fn refer_to(&self, services: &[SocketAddr]) {
-        let mut table = Table::new(self.portals.clone());
+        let mut table = Table::new(self.portals.iter().copied().map(Into::into).collect());
         let rules = PortalRules {
-            referrals: services.iter().copied().collect(),
+            referrals: services.iter().copied().map(Into::into).collect(),
             ..PortalRules::default()
         };
         table.set_rules(rules).unwrap();
@@ -120,7 +121,7 @@ impl Target {
             namespaces: Arc::new(namespaces.into_iter().collect()),
             access,
         };
-        let mut table = Table::new(self.portals.clone());
+        let mut table = Table::new(self.portals.iter().copied().map(Into::into).collect());
         table.add(Nqn::new(NQN).unwrap(), subsystem).unwrap();
         self.shared.registry.apply(table);
     }

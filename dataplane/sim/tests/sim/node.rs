@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use roadstead_nvme::{AnaState, Nqn};
-use roadstead_target::tcp::{Close, Connection, Flow, Output, Rim, Turn};
+use roadstead_nvme::{AnaState, Nqn, Portal};
+use roadstead_target::tcp::{Close, Connection, Flow, Output};
 use roadstead_target::{
     Abandoned, Access, AnaStates, BlockSize, IoError, IoOp, IoRequest, IoResult, Namespace,
     PortalRules, Registry, Subsystem, Table, Tag, VolumeKey, limits,
 };
+use roadstead_target::{Rim, Turn};
 use uuid::Uuid;
 
 use crate::drive::Drive;
@@ -335,11 +336,11 @@ impl Node {
             ),
             access: Access::Hosts(allowed.map(host_nqn).collect()),
         };
-        let mut table = Table::new(PORTALS.to_vec());
+        let mut table = Table::new(PORTALS.map(Portal::tcp).to_vec());
         let states = |(portal, state): (SocketAddr, AnaState)| {
             let others = state;
             (
-                portal,
+                Portal::tcp(portal),
                 AnaStates {
                     others,
                     ..AnaStates::default()

@@ -6,8 +6,9 @@ use roadstead_tcp::{FatalStatus, Pdu};
 
 use super::io::{copy_to, size};
 use super::slot::{Control, Slot};
-use super::{Close, Connection, Output, Rim, Sink, Turn};
+use super::{Close, Connection, Output, Sink};
 use crate::queue::Tag;
+use crate::rim::{Rim, Turn};
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     /// Data that was asked for comes.

@@ -3,11 +3,12 @@
 use roadstead_nvme::Status;
 
 use super::slot::Slot;
-use super::{Connection, Output, Rim, Sink, Turn};
+use super::{Connection, Output, Sink};
 use crate::io::{IoOp, IoRequest, IoResult};
 use crate::io_queue::status;
 use crate::limits;
 use crate::queue::{Completion, Tag};
+use crate::rim::{Rim, Turn};
 
 /// Lengths of I/O, at most 1 MiB.
 pub(super) fn size(length: u32) -> usize {

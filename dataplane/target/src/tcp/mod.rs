@@ -10,18 +10,20 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use roadstead_nvme::{DataPointer, Sqe, Status};
+use roadstead_nvme::{DataPointer, Portal, Sqe, Status};
 use roadstead_tcp::pdu::{IcReq, IcResp, alignment_bytes, offset};
 use roadstead_tcp::{Event, Fatal, FatalStatus, Pdu, PduReader, PduWriter, Role, Settings};
 
-pub use rim::{Close, Flow, Output, Rim, Turn};
+pub use rim::{Close, Flow, Output};
 
 use crate::io::IoOp;
 use crate::limits;
 use crate::queue::{Completion, Decision, Queue, Tag};
 use crate::registry::Registry;
+use crate::rim::{Rim, Turn};
+use crate::slots::{NoSlot, Slots};
 use crate::work::Abandoned;
-use slot::{Control, NoSlot, Slot, Slots};
+use slot::{Control, Slot};
 
 /// One connection: one queue. Owned by one reactor; see the crate's documentation for how to drive it.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Connection<B> {
     reader: PduReader,
     writer: PduWriter,
     queue: Queue,
-    slots: Slots<B>,
+    slots: Slots<Slot<B>>,
     /// Where the data that the reader gives goes.
     sink: Sink,
     /// Reads and writes that wait for a buffer, oldest first.
@@ -58,7 +60,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         Self {
             reader: PduReader::new(Role::Controller),
             writer: PduWriter::new(Settings::default()),
-            queue: Queue::new(registry, local),
+            queue: Queue::new(registry, Portal::tcp(local)),
             slots: Slots::new(),
             sink: Sink::Discard,
             waiting: VecDeque::new(),

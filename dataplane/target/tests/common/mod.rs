@@ -8,12 +8,15 @@ use std::sync::Arc;
 use roadstead_nvme::command::Blocks;
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData};
 use roadstead_nvme::property::{self, Configuration};
-use roadstead_nvme::{AdminCommand, Cqe, DataPointer, FabricsCommand, IoCommand, Nqn, Sqe, Status};
-use roadstead_target::tcp::{Close, Connection, Flow, Output, Rim, Turn};
+use roadstead_nvme::{
+    AdminCommand, Cqe, DataPointer, FabricsCommand, IoCommand, Nqn, Portal, Sqe, Status,
+};
+use roadstead_target::tcp::{Close, Connection, Flow, Output};
 use roadstead_target::{
     Access, BlockSize, ByteRange, IoError, IoOp, IoRequest, IoResult, Namespace, Registry,
     Subsystem, Table, Tag, VolumeKey,
 };
+use roadstead_target::{Rim, Turn};
 use roadstead_tcp::pdu::{H2cData, IcReq, alignment_bytes};
 use roadstead_tcp::{Event, Pdu, PduReader, PduWriter, Role, Settings};
 use uuid::Uuid;
@@ -54,7 +57,11 @@ pub fn hosts(names: &[&str]) -> Access {
 }
 
 pub fn table(subsystems: &[(&str, Subsystem)]) -> Table {
-    let mut table = Table::new(vec!["0.0.0.0:4420".parse().unwrap_or_else(|_| local())]);
+    table_at(Portal::tcp(SocketAddr::from(([0; 4], 4420))), subsystems)
+}
+
+pub fn table_at(portal: Portal, subsystems: &[(&str, Subsystem)]) -> Table {
+    let mut table = Table::new(vec![portal]);
     for (name, subsystem) in subsystems {
         assert_eq!(table.add(nqn(name), subsystem.clone()), Ok(()));
     }

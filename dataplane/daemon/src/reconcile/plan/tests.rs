@@ -60,11 +60,8 @@ fn export(n: u8, drive: &str) -> Export {
     }
 }
 
-fn portal(port: u16) -> PortalSpec {
-    PortalSpec {
-        rdma: false,
-        address: ([127, 0, 0, 1], port).into(),
-    }
+fn portal(port: u16) -> Portal {
+    Portal::tcp(([127, 0, 0, 1], port).into())
 }
 
 /// One drive, one volume, one subsystem, one portal.

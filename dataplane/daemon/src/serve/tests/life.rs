@@ -192,10 +192,13 @@ fn portals_move_without_touching_the_others() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (taken, free) = (taken.local_addr().unwrap(), taken);
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let results = fixture.server.set_portals(&[any, taken]).unwrap();
+    let results = fixture
+        .server
+        .set_portals(&[any.into(), taken.into()])
+        .unwrap();
     assert_eq!(
         results[0].listening,
-        Ok(fixture.address),
+        Ok(fixture.address.into()),
         "the one that stays has its port"
     );
     let why = results[1].listening.clone().unwrap_err();
@@ -204,13 +207,16 @@ fn portals_move_without_touching_the_others() {
         "{why}"
     );
     drop(free);
-    let results = fixture.server.set_portals(&[any, taken]).unwrap();
-    assert_eq!(results[1].listening, Ok(taken));
+    let results = fixture
+        .server
+        .set_portals(&[any.into(), taken.into()])
+        .unwrap();
+    assert_eq!(results[1].listening, Ok(taken.into()));
     let (_admin, mut queue) = Host::pair(taken, NQN, Options::default());
     // Connections outlive their portal, and the same port on all addresses is free at once.
     let all: SocketAddr = ([0, 0, 0, 0], taken.port()).into();
-    let results = fixture.server.set_portals(&[all]).unwrap();
-    assert_eq!(results[0].listening, Ok(all));
+    let results = fixture.server.set_portals(&[all.into()]).unwrap();
+    assert_eq!(results[0].listening, Ok(all.into()));
     assert_eq!(queue.flush(), Status::SUCCESS);
     assert!(std::net::TcpStream::connect(fixture.address).is_err());
     let (_admin, _queue) = Host::pair(taken, NQN, Options::default());
@@ -226,8 +232,11 @@ fn paths_are_switched_under_their_hosts() {
     });
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let second: SocketAddr = "127.0.0.2:0".parse().unwrap();
-    let results = fixture.server.set_portals(&[any, second]).unwrap();
-    let second = results[1].listening.clone().unwrap();
+    let results = fixture
+        .server
+        .set_portals(&[any.into(), second.into()])
+        .unwrap();
+    let second = results[1].listening.clone().unwrap().address;
     let (_first_admin, mut first) = Host::pair(fixture.address, NQN, Options::default());
     let (_second_admin, mut other) = Host::pair(second, NQN, Options::default());
     for (here, there) in [
@@ -239,7 +248,10 @@ fn paths_are_switched_under_their_hosts() {
             others,
             ..AnaStates::default()
         };
-        let ana = [(fixture.address, states(here)), (second, states(there))];
+        let ana = [
+            (fixture.address.into(), states(here)),
+            (second.into(), states(there)),
+        ];
         let rules = PortalRules {
             ana: ana.into(),
             ..PortalRules::default()

@@ -120,7 +120,7 @@ impl Fixture {
         let results = server
             .set_portals(&["127.0.0.1:0".parse().unwrap()])
             .unwrap();
-        let address = results[0].listening.clone().unwrap();
+        let address = results[0].listening.clone().unwrap().address;
         let fixture = Self {
             server,
             address,
@@ -174,7 +174,7 @@ impl Fixture {
             .server
             .set_portals(&["127.0.0.1:0".parse().unwrap()])
             .unwrap();
-        self.address = results[0].listening.clone().unwrap();
+        self.address = results[0].listening.clone().unwrap().address;
         self.server
             .set_exports(self.exports(HostAccess::Any))
             .unwrap();
