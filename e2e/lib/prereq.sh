@@ -2,7 +2,7 @@
 # Prerequisites: all are checked, and each missing one gets one sentence with its remedy.
 
 # Debian packages of the harness; installed when missing. The test cluster and the virtual machines add their own.
-DEBS="bc bsdextrautils ca-certificates curl e2fsprogs g++ gcc iproute2 jq libc6-dev make mount nftables pkg-config procps python3 shellcheck util-linux xfsprogs"
+DEBS="bc bsdextrautils ca-certificates curl e2fsprogs g++ gcc iproute2 jq libc6-dev libclang-dev libibverbs-dev librdmacm-dev make mount nftables pkg-config procps python3 shellcheck util-linux xfsprogs"
 
 MISSING=()
 missing() { MISSING+=("$*"); }

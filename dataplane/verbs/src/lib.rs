@@ -1,0 +1,39 @@
+//! RDMA verbs and the connection manager behind a safe interface.
+//!
+//! * [`Channel`]: connections as they come and go, by [`CmEvent`]s about [`Id`]s.
+//! * [`Domain`], [`MemoryRegion`], [`CompletionChannel`], [`SharedReceives`]: what a [`Device`] gives a thread once.
+//! * [`QueuePair`]: one connection: reads and writes of the other end's memory, messages, completions.
+//!
+//! # Guaranteed
+//! * A machine without RDMA, or without its libraries, runs the same program: they are looked for at run time, and
+//!   [`available`] says what is missing.
+//! * Nothing blocks. A buffer that the device works on belongs to the queue pair until that has ended, whatever fails.
+//! * What needs another thing keeps it: things may be dropped in any order.
+//! * A steady state allocates nothing on the heap; a batch of requests is one call, and only as many of them have
+//!   completions as are needed to get their buffers back.
+//!
+//! # Assumed
+//! The kernel modules of the devices, `rdma_ucm` and `ib_uverbs`. Limits of locked memory that allow the regions.
+//!
+//! # Left out
+//! Datagrams, atomics, memory windows, multicast. A receive that was begun when its connection broke can be lost to the
+//! shared receives.
+
+mod address;
+mod api;
+mod channel;
+mod domain;
+mod error;
+mod id;
+mod ledger;
+mod queue_pair;
+mod receives;
+
+pub use api::available;
+pub use channel::{Channel, CmEvent, CmEventKind, Listener};
+pub use domain::{Access, CompletionChannel, Device, DeviceLimits, Domain, MemoryRegion};
+pub use error::VerbsError;
+pub use id::{ConnectLimits, Id};
+pub use ledger::{Finished, Kind, WorkStatus};
+pub use queue_pair::{Counts, HEAD_BYTES_MAX, QueuePair, QueueSizes, Received, Remote};
+pub use receives::SharedReceives;
