@@ -162,6 +162,7 @@ impl<'a> Reader<'a> {
         let mut fields = Fields::of(item.node, &item.path, self.mistakes)?;
         let address = fields.required("address", text);
         let port = fields.optional("port", number(1, u32::from(u16::MAX)));
+        let transport = fields.optional("transport", transport);
         let ana_state = fields.optional("anaState", ana_state);
         let mut ana_groups = Vec::new();
         for group in fields.list("anaGroups") {
@@ -170,7 +171,7 @@ impl<'a> Reader<'a> {
         fields.finish();
         self.origin(Place::Portal(self.state.portals.len()), item);
         self.state.portals.push(v1::Portal {
-            transport: v1::Transport::Tcp.into(),
+            transport: transport.unwrap_or(v1::Transport::Tcp).into(),
             address: address?,
             port: port.unwrap_or(u32::from(NVME_TCP_PORT)),
             ana_state: ana_state.unwrap_or_default().into(),
@@ -427,6 +428,14 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("'{text}' is not an absolute path"))
+    }
+}
+
+fn transport(text: &str) -> Result<v1::Transport, String> {
+    match text {
+        "tcp" => Ok(v1::Transport::Tcp),
+        "rdma" => Ok(v1::Transport::Rdma),
+        _ => Err(format!("'{text}' is not a transport: tcp or rdma")),
     }
 }
 

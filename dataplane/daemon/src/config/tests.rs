@@ -73,6 +73,7 @@ referrals:
 "
     );
     let portal = "portals:
+  - {address: 127.0.0.2, transport: rdma}
   - address: 127.0.0.2
     anaState: nonOptimized
     anaGroups:
@@ -84,18 +85,19 @@ referrals:
         1,
     );
     let state = parse(&text).unwrap().state;
-    let lost = &state.portals[0];
+    assert_eq!(state.portals[0].transport(), v1::Transport::Rdma);
+    let lost = &state.portals[1];
     assert_eq!(lost.ana_state(), v1::AnaState::NonOptimized);
     let group = (lost.ana_groups[0].group, lost.ana_groups[0].state());
     assert_eq!(group, (2, v1::AnaState::Inaccessible));
-    assert_eq!(state.portals[1].ana_state(), v1::AnaState::Unspecified);
+    assert_eq!(state.portals[2].ana_state(), v1::AnaState::Unspecified);
     assert_eq!(state.subsystems[0].namespaces[0].ana_group, 2);
     assert_eq!(
         (state.discovery[0].port, state.referrals[0].port),
         (8009, 8010)
     );
     let desired = desired::parse(&state).unwrap();
-    assert_eq!(desired.portals.len(), 3);
+    assert_eq!(desired.portals.len(), 4);
     assert_eq!(desired.rules.discovery_only.len(), 1);
 }
 

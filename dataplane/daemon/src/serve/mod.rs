@@ -22,6 +22,7 @@
 //! # Left out
 //! TLS, authentication, RDMA.
 
+mod backend;
 mod connections;
 mod counters;
 mod drives;

@@ -29,7 +29,7 @@ pub(super) enum Data {
 }
 
 impl Data {
-    fn into_buffer(self) -> Option<IoBuf> {
+    pub(super) fn into_buffer(self) -> Option<IoBuf> {
         match self {
             Self::Buffer(buf) => Some(buf),
             Self::Lent(_) => None,

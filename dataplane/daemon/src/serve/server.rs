@@ -13,7 +13,7 @@ use roadstead_ring::{
 use roadstead_target::{ControllerLimits, PortalRules, Registry, Table};
 use uuid::Uuid;
 
-use super::connections::Load;
+use super::backend::Load;
 use super::counters::{CounterTable, IoCounters};
 use super::exports::Exports;
 use super::served::{ExportError, Served};

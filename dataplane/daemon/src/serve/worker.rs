@@ -10,11 +10,12 @@ use roadstead_nvme::Portal;
 use roadstead_pool::PoolError;
 use roadstead_ring::{BufPool, Event, Handler, Io, Stream};
 
+use super::backend::Backend;
 use super::connections::Connections;
 use super::drives::Drives;
-use super::jobs::{JobId, Jobs};
+use super::jobs::{JobId, Jobs, Place};
 use super::portals::Portals;
-use super::rdma::Fabric;
+use super::rdma::{Fabric, Request};
 use super::rim::Storage;
 use super::served::Volumes;
 use super::server::{PortalResult, Shared};
@@ -34,7 +35,7 @@ pub(super) enum Message {
         done: Sender<Vec<PortalResult>>,
     },
     /// Serve this connection, which is counted already.
-    Adopt(Stream),
+    Adopt(Newcomer),
     /// A drive's thread has answered a job.
     Space {
         job: JobId,
@@ -42,6 +43,12 @@ pub(super) enum Message {
     },
     /// End.
     Stop,
+}
+
+/// A connection that was just accepted.
+pub(super) enum Newcomer {
+    Tcp(Stream),
+    Rdma(Request),
 }
 
 /// How often time-outs are looked at while there are connections.
@@ -67,8 +74,9 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     drives: Drives,
     portals: Portals,
-    fabric: Fabric,
+    backend: Backend,
     connections: Connections,
+    fabric: Fabric,
     /// Where the acceptor began to look for a reactor last.
     turn: usize,
     refreshing: bool,
@@ -82,7 +90,7 @@ impl Worker {
     pub(super) fn new(index: usize, shared: Arc<Shared>, pool: BufPool) -> Option<Self> {
         let peer = shared.peers.get(index)?;
         let (mailbox, load) = (peer.mailbox.clone(), Arc::clone(&peer.load));
-        let connections = Connections::new(
+        let backend = Backend::new(
             Arc::clone(&shared.registry),
             Storage::new(pool),
             Jobs::new(mailbox),
@@ -93,8 +101,9 @@ impl Worker {
             shared,
             drives: Drives::default(),
             portals: Portals::default(),
-            fabric: Fabric,
-            connections,
+            backend,
+            connections: Connections::default(),
+            fabric: Fabric::default(),
             turn: 0,
             refreshing: false,
             retrying: false,
@@ -104,7 +113,7 @@ impl Worker {
     }
 
     /// A connection came in: it goes to the reactor that has the fewest.
-    fn accepted(&mut self, io: &mut Io, stream: Stream) {
+    fn accepted(&mut self, io: &mut Io, newcomer: Newcomer) {
         if self.stopping || self.shared.connections.load(Relaxed) >= self.shared.limits.connections
         {
             tracing::warn!(
@@ -124,17 +133,22 @@ impl Worker {
         self.shared.connections.fetch_add(1, Relaxed);
         peer.load.add();
         if index == self.index {
-            self.adopt(io, stream);
-        } else if peer.mailbox.send(Message::Adopt(stream)).is_err() {
+            self.adopt(io, newcomer);
+        } else if peer.mailbox.send(Message::Adopt(newcomer)).is_err() {
             peer.load.remove();
             self.shared.connections.fetch_sub(1, Relaxed);
         }
     }
 
     /// Serves a connection, which is counted already.
-    fn adopt(&mut self, io: &mut Io, stream: Stream) {
-        if self.stopping || !self.connections.adopt(io, stream) {
-            self.connections.load().remove();
+    fn adopt(&mut self, io: &mut Io, newcomer: Newcomer) {
+        let is_served = !self.stopping
+            && match newcomer {
+                Newcomer::Tcp(stream) => self.connections.adopt(&self.backend, io, stream),
+                Newcomer::Rdma(request) => self.fabric.adopt(&self.backend, io, request),
+            };
+        if !is_served {
+            self.backend.load().remove();
             self.shared.connections.fetch_sub(1, Relaxed);
             return;
         }
@@ -149,10 +163,52 @@ impl Worker {
         }
     }
 
+    /// Connections have ended.
+    fn ended(&mut self, io: &mut Io, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.shared.connections.fetch_sub(count, Relaxed);
+        // Their controllers may have ended with them, and have queues elsewhere.
+        if !std::mem::replace(&mut self.refreshing, true) {
+            self.set_timer(io, REFRESH_DELAY, TIMER_REFRESH);
+        }
+    }
+
+    /// Looks at time-outs and changes of all connections.
+    fn tick_all(&mut self, io: &mut Io) {
+        self.backend.tick();
+        self.connections.tick(&mut self.backend, io);
+        self.fabric.tick(&mut self.backend, io);
+    }
+
+    /// Hands the ends of I/O to their connections, and goes on with what waits. Says whether it must be called again in
+    /// a moment.
+    fn settle(&mut self, io: &mut Io) -> bool {
+        let backend = &mut self.backend;
+        backend.jobs.retry(io);
+        loop {
+            while let Some(done) = backend.jobs.next_done() {
+                match done.owner.place {
+                    Place::Tcp(index) => self.connections.complete(backend, io, index, done),
+                    Place::Rdma(index) => self.fabric.complete(backend, io, index, done),
+                }
+            }
+            self.connections.resume_waiting(backend, io);
+            self.fabric.resume_waiting(backend, io);
+            if !backend.jobs.has_done() {
+                break;
+            }
+        }
+        let ended = self.fabric.take_ended();
+        self.ended(io, ended);
+        self.backend.jobs.must_poll() || self.connections.must_poll() || self.fabric.must_poll()
+    }
+
     fn set_volumes(&mut self, io: &mut Io, volumes: &Volumes) {
         let mut namespaces = HashMap::new();
         for (&key, served) in volumes {
-            let known = self.connections.storage.namespaces().get(&key).cloned();
+            let known = self.backend.storage.namespaces().get(&key).cloned();
             let counters = || Arc::clone(&served.counters);
             let opened = known.or_else(|| {
                 self.drives
@@ -166,7 +222,7 @@ impl Worker {
                 ),
             }
         }
-        self.connections.storage.set(namespaces);
+        self.backend.storage.set(namespaces);
         self.drives.close_unused(io);
     }
 
@@ -174,8 +230,8 @@ impl Worker {
         match token {
             TIMER_TICK => {
                 self.report_refusals();
-                self.connections.tick(io);
-                self.ticking = self.connections.len() > 0;
+                self.tick_all(io);
+                self.ticking = self.connections.len() + self.fabric.len() > 0;
                 if self.ticking {
                     self.set_timer(io, TICK, TIMER_TICK);
                 }
@@ -207,7 +263,8 @@ impl Worker {
 
     /// Ends the reactor when it is to stop and nothing is under way any more.
     fn stop_when_idle(&mut self, io: &mut Io) {
-        if self.stopping && self.connections.is_quiet(io) {
+        let is_quiet = || self.connections.is_quiet(io) && self.fabric.is_quiet();
+        if self.stopping && self.backend.jobs.active() == 0 && is_quiet() {
             io.stop();
         }
     }
@@ -218,21 +275,27 @@ impl Handler for Worker {
 
     fn event(&mut self, io: &mut Io, event: Event<'_>) {
         match event {
-            Event::Received { token, data, .. } => self.connections.received(io, token, data),
-            Event::Sent { token, .. } => self.connections.sent(io, token),
-            Event::File(done) => self.connections.jobs.file_done(io, done),
-            Event::Accepted { stream, .. } => self.accepted(io, stream),
+            Event::Received { token, data, .. } => {
+                self.connections
+                    .received(&mut self.backend, io, token, data)
+            }
+            Event::Sent { token, .. } => self.connections.sent(&mut self.backend, io, token),
+            Event::File(done) => self.backend.jobs.file_done(io, done),
+            Event::Accepted { stream, .. } => self.accepted(io, Newcomer::Tcp(stream)),
             Event::Closed { token, error, .. } => {
-                self.connections.closed(token, error.as_ref());
-                self.shared.connections.fetch_sub(1, Relaxed);
-                // Its controller may have ended with it, and has queues elsewhere.
-                if !std::mem::replace(&mut self.refreshing, true) {
-                    self.set_timer(io, REFRESH_DELAY, TIMER_REFRESH);
-                }
+                self.connections
+                    .closed(&mut self.backend, token, error.as_ref());
+                self.ended(io, 1);
             }
             Event::ListenerClosed { .. } => self.portals.closed(io, &mut self.fabric),
             Event::Timer { token, .. } => self.timer(io, token),
-            Event::Connected { .. } | Event::Readable { .. } => {}
+            Event::Readable { token } => {
+                self.fabric.readable(&mut self.backend, token);
+                while let Some(request) = self.fabric.next_request() {
+                    self.accepted(io, Newcomer::Rdma(request));
+                }
+            }
+            Event::Connected { .. } => {}
         }
     }
 
@@ -243,7 +306,7 @@ impl Handler for Worker {
                 let _ = done.send(());
             }
             Message::Refresh { done } => {
-                self.connections.tick(io);
+                self.tick_all(io);
                 if let Some(done) = done {
                     let _ = done.send(());
                 }
@@ -251,23 +314,32 @@ impl Handler for Worker {
             Message::Portals { portals, done } => {
                 self.portals.set(io, &mut self.fabric, portals, done)
             }
-            Message::Adopt(stream) => self.adopt(io, stream),
-            Message::Space { job, result } => self.connections.jobs.space(io, job, result),
+            Message::Adopt(newcomer) => self.adopt(io, newcomer),
+            Message::Space { job, result } => self.backend.jobs.space(io, job, result),
             Message::Stop => {
                 self.stopping = true;
                 self.portals.close_all(io, &mut self.fabric);
                 self.connections.pause_all(io);
+                self.fabric.pause_all();
                 self.set_timer(io, STOP_MAX, TIMER_STOP);
             }
         }
     }
 
+    fn poll(&mut self, io: &mut Io) -> bool {
+        self.fabric.poll(&mut self.backend, io)
+    }
+
+    fn may_sleep(&mut self, io: &mut Io) -> bool {
+        self.fabric.may_sleep(&mut self.backend, io)
+    }
+
     fn turn_end(&mut self, io: &mut Io) {
-        let must_poll = self.connections.settle(io);
+        let must_poll = self.settle(io);
         if must_poll && !std::mem::replace(&mut self.retrying, true) {
             self.set_timer(io, RETRY_DELAY, TIMER_RETRY);
         }
-        if self.drives.len() > 0 && self.connections.jobs.active() == 0 {
+        if self.drives.len() > 0 && self.backend.jobs.active() == 0 {
             self.drives.close_unused(io);
         }
         self.stop_when_idle(io);

@@ -52,11 +52,18 @@ impl JobId {
 /// Whom a job is for: a command of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Owner {
-    /// The connection's number.
-    pub(super) connection: usize,
+    /// Which connection.
+    pub(super) place: Place,
     /// Of that very connection.
     pub(super) life: Rc<Life>,
     pub(super) tag: Tag,
+}
+
+/// A connection: its number among those of its transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Tcp(usize),
+    Rdma(usize),
 }
 
 /// Whether a connection lives, as its jobs see it.
