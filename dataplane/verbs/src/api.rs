@@ -53,6 +53,7 @@ table! {
         rdma_ack_cm_event: fn(*mut sys::rdma_cm_event) -> c_int;
         rdma_create_qp: fn(*mut sys::rdma_cm_id, *mut sys::ibv_pd, *mut sys::ibv_qp_init_attr) -> c_int;
         rdma_destroy_qp: fn(*mut sys::rdma_cm_id);
+        rdma_get_devices: fn(*mut c_int) -> *mut *mut sys::ibv_context;
     }
 }
 
@@ -72,6 +73,8 @@ table! {
         ibv_ack_cq_events: fn(*mut sys::ibv_cq, u32);
         ibv_create_srq: fn(*mut sys::ibv_pd, *mut sys::ibv_srq_init_attr) -> *mut sys::ibv_srq;
         ibv_destroy_srq: fn(*mut sys::ibv_srq) -> c_int;
+        ibv_get_async_event: fn(*mut sys::ibv_context, *mut sys::ibv_async_event) -> c_int;
+        ibv_ack_async_event: fn(*mut sys::ibv_async_event);
     }
 }
 

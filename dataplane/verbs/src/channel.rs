@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdma_sys as sys;
@@ -56,7 +56,8 @@ pub enum CmEventKind {
         /// What the other end says; may be padded.
         private_data: Vec<u8>,
     },
-    /// The connection ended.
+    /// The connection ended: the other end has said so. An end that ends it itself is told only when the other end has
+    /// ended it, too, or does not answer for long.
     Disconnected,
     /// The connection could not be made.
     Failed {
@@ -74,16 +75,23 @@ pub enum CmEventKind {
 pub(crate) struct RawChannel {
     pub(crate) api: &'static Api,
     raw: NonNull<sys::rdma_event_channel>,
+    /// Held while an event is taken, and while one of the channel's identifiers is used: taking an event reads and
+    /// changes the identifier that it is about, and its queue pair.
+    lock: Mutex<()>,
 }
 
 // SAFETY: the library's functions on a channel may be called from any thread.
 unsafe impl Send for RawChannel {}
-// SAFETY: as above; it has a lock of its own where it needs one.
+// SAFETY: as above; what they do to identifiers happens under `lock`.
 unsafe impl Sync for RawChannel {}
 
 impl RawChannel {
     pub(crate) fn as_ptr(&self) -> *mut sys::rdma_event_channel {
         self.raw.as_ptr()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,6 +104,8 @@ impl Drop for RawChannel {
 }
 
 /// Where the events of identifiers come. Never blocks.
+///
+/// Events are acknowledged when they are taken. There are none of an identifier that was dropped.
 pub struct Channel(pub(crate) Arc<RawChannel>);
 
 impl Channel {
@@ -109,7 +119,8 @@ impl Channel {
         let raw = unsafe { (api.manager.rdma_create_event_channel)() };
         let raw = NonNull::new(raw)
             .ok_or_else(|| VerbsError::NoConnectionManager(io::Error::last_os_error()))?;
-        let this = Self(Arc::new(RawChannel { api, raw }));
+        let lock = Mutex::new(());
+        let this = Self(Arc::new(RawChannel { api, raw, lock }));
         set_nonblocking(this.fd(), "make a channel that does not block")?;
         Ok(this)
     }
@@ -132,17 +143,17 @@ impl Channel {
     ) -> Result<Listener, VerbsError> {
         let id = Id::new(self, token)?;
         let mut raw = Raw::new(address);
-        let manager = &self.0.api.manager;
-        // SAFETY: the identifier is alive, and the address is whole and stays during the call.
-        let bound = unsafe { (manager.rdma_bind_addr)(id.as_ptr(), raw.as_mut_ptr()) };
-        let failed = |_| VerbsError::Listen {
-            address,
-            source: io::Error::last_os_error(),
-        };
-        check(bound, "bind").map_err(failed)?;
-        // SAFETY: the identifier is alive.
-        let listens = unsafe { (manager.rdma_listen)(id.as_ptr(), backlog) };
-        check(listens, "listen").map_err(failed)?;
+        id.with(|id, manager| {
+            // SAFETY: the identifier is alive, and the address is whole and stays during the call.
+            let result = unsafe { (manager.rdma_bind_addr)(id, raw.as_mut_ptr()) };
+            check(result, "bind")?;
+            // SAFETY: the identifier is alive.
+            check(unsafe { (manager.rdma_listen)(id, backlog) }, "listen")
+        })
+        .map_err(|error| match error {
+            VerbsError::Call { source, .. } => VerbsError::Listen { address, source },
+            other => other,
+        })?;
         Ok(Listener { id })
     }
 
@@ -159,16 +170,12 @@ impl Channel {
         let id = Id::new(self, token)?;
         let mut raw = Raw::new(address);
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the identifier is alive, and the address is whole and stays during the call; no source is given.
-        let result = unsafe {
-            (self.0.api.manager.rdma_resolve_addr)(
-                id.as_ptr(),
-                std::ptr::null_mut(),
-                raw.as_mut_ptr(),
-                timeout_ms,
-            )
-        };
-        check(result, "find a way over RDMA to the address")?;
+        id.with(|id, manager| {
+            let (here, there) = (std::ptr::null_mut(), raw.as_mut_ptr());
+            // SAFETY: the identifier is alive, and the address is whole and stays during the call; no source is given.
+            let result = unsafe { (manager.rdma_resolve_addr)(id, here, there, timeout_ms) };
+            check(result, "find a way over RDMA to the address")
+        })?;
         Ok(id)
     }
 
@@ -178,6 +185,7 @@ impl Channel {
     /// [`VerbsError::Call`].
     pub fn next_event(&self) -> Result<Option<CmEvent>, VerbsError> {
         let manager = &self.0.api.manager;
+        let _alone = self.0.lock();
         let mut raw: *mut sys::rdma_cm_event = std::ptr::null_mut();
         // SAFETY: the channel is alive, and the pointer is where the event goes.
         if unsafe { (manager.rdma_get_cm_event)(self.0.as_ptr(), &raw mut raw) } != 0 {

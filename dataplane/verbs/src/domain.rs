@@ -1,16 +1,13 @@
-//! Devices, and what belongs to one: protection domains, memory that it may touch, completion channels.
+//! Devices, and what belongs to one: protection domains, memory that it may touch.
 
 use std::ffi::CStr;
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdma_sys as sys;
 use roadstead_ring::{BufPool, IoBuf};
 
 use crate::api::Api;
-use crate::channel::set_nonblocking;
 use crate::error::{VerbsError, check_number, last};
 
 /// An RDMA device, as the connection manager has opened it.
@@ -20,7 +17,7 @@ pub struct Device {
     pub(crate) api: &'static Api,
 }
 
-// SAFETY: the library never closes a device, and its functions may be called from any thread.
+// SAFETY: the device is kept open for ever, and the library's functions on it may be called from any thread.
 unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
@@ -48,9 +45,37 @@ pub struct DeviceLimits {
     pub reads_inbound: u8,
 }
 
+/// Addresses of the contexts of devices that are kept open.
+static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
 impl Device {
-    pub(crate) fn new(context: NonNull<sys::ibv_context>, api: &'static Api) -> Self {
-        Self { context, api }
+    /// The device of a context, if it is still there. It is kept open from now on: the library would close one that was
+    /// removed as soon as no identifier is on it, but domains and completion queues may still be.
+    ///
+    /// # Safety
+    /// The context is open, and stays so during the call.
+    pub(crate) unsafe fn keep(
+        context: NonNull<sys::ibv_context>,
+        api: &'static Api,
+    ) -> Option<Self> {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.contains(&context.as_ptr().addr()) {
+            let mut count = 0;
+            // SAFETY: the call has no condition. The list is never given back, which keeps its devices open.
+            let list = unsafe { (api.manager.rdma_get_devices)(&raw mut count) };
+            for index in 0..usize::try_from(count).unwrap_or(0) {
+                if list.is_null() {
+                    break;
+                }
+                // SAFETY: the list has so many entries.
+                let address = unsafe { *list.add(index) }.addr();
+                if !kept.contains(&address) {
+                    kept.push(address);
+                }
+            }
+        }
+        kept.contains(&context.as_ptr().addr())
+            .then_some(Self { context, api })
     }
 
     /// Its name.
@@ -137,7 +162,8 @@ impl Domain {
 pub enum Access {
     /// Nobody.
     Local,
-    /// The other end reads and writes it, given the key.
+    /// The other end reads and writes it, given the key: all of it, at any time. Keep in such a pool only what that end
+    /// may see, and look at a buffer only when the other end is done with it.
     Remote,
 }
 
@@ -152,6 +178,8 @@ pub struct MemoryRegion {
 
 // SAFETY: functions on a region may be called from any thread.
 unsafe impl Send for MemoryRegion {}
+// SAFETY: a shared region gives its keys and addresses away, which do not change.
+unsafe impl Sync for MemoryRegion {}
 
 impl MemoryRegion {
     /// Makes all buffers of a pool known, which must be one in an arena.
@@ -216,75 +244,5 @@ impl Drop for MemoryRegion {
     fn drop(&mut self) {
         // SAFETY: made by the library and freed once; queue pairs that use it hold on to it.
         let _ = unsafe { (self.domain.device().api.verbs.ibv_dereg_mr)(self.raw.as_ptr()) };
-    }
-}
-
-struct RawCompletionChannel {
-    device: Device,
-    raw: NonNull<sys::ibv_comp_channel>,
-}
-
-// SAFETY: functions on a completion channel may be called from any thread.
-unsafe impl Send for RawCompletionChannel {}
-// SAFETY: as above.
-unsafe impl Sync for RawCompletionChannel {}
-
-impl Drop for RawCompletionChannel {
-    fn drop(&mut self) {
-        let destroy = self.device.api.verbs.ibv_destroy_comp_channel;
-        // SAFETY: the completion queues on it hold on to it, so none is left.
-        let _ = unsafe { destroy(self.raw.as_ptr()) };
-    }
-}
-
-/// Wakes whoever waits for completions of armed queue pairs. Clones are the same one.
-#[derive(Clone)]
-pub struct CompletionChannel(Arc<RawCompletionChannel>);
-
-impl CompletionChannel {
-    /// A channel on a device. Never blocks.
-    ///
-    /// # Errors
-    /// [`VerbsError::Call`].
-    pub fn new(device: Device) -> Result<Self, VerbsError> {
-        let create = device.api.verbs.ibv_create_comp_channel;
-        // SAFETY: the device is open.
-        let raw = unsafe { create(device.context.as_ptr()) };
-        let raw = NonNull::new(raw).ok_or_else(|| last("make a completion channel"))?;
-        let this = Self(Arc::new(RawCompletionChannel { device, raw }));
-        set_nonblocking(this.fd(), "make a completion channel that does not block")?;
-        Ok(this)
-    }
-
-    /// Readable when a queue pair that was armed has completions.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the channel owns the descriptor and lives as long as the borrow.
-        unsafe { BorrowedFd::borrow_raw((*self.0.raw.as_ptr()).fd) }
-    }
-
-    /// The token of the next queue pair that was armed and has completions.
-    ///
-    /// # Errors
-    /// [`VerbsError::Call`].
-    pub fn next_event(&self) -> Result<Option<u64>, VerbsError> {
-        let verbs = &self.0.device.api.verbs;
-        let (mut queue, mut context) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: the channel is alive, and the pointers are where the answer goes.
-        let result = unsafe {
-            (verbs.ibv_get_cq_event)(self.0.raw.as_ptr(), &raw mut queue, &raw mut context)
-        };
-        if result != 0 {
-            return match io::Error::last_os_error().kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-                _ => Err(last("take an event of completions")),
-            };
-        }
-        // SAFETY: the queue cannot go before its event is acknowledged, which happens once, here.
-        unsafe { (verbs.ibv_ack_cq_events)(queue, 1) };
-        Ok(Some(context.addr() as u64))
-    }
-
-    pub(crate) fn as_ptr(&self) -> *mut sys::ibv_comp_channel {
-        self.0.raw.as_ptr()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why something with RDMA failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +15,10 @@ pub enum VerbsError {
         /// What the loader says.
         why: String,
     },
-    /// The kernel has no connection manager.
-    #[error("RDMA connections cannot be made: {0}; load the kernel module rdma_ucm")]
+    /// There is no device, or the kernel has no connection manager.
+    #[error(
+        "RDMA connections cannot be made: {0}; there must be an RDMA device (`rdma link`) and the kernel module rdma_ucm"
+    )]
     NoConnectionManager(#[source] io::Error),
     /// An address cannot be listened at.
     #[error(
@@ -35,12 +38,36 @@ pub enum VerbsError {
         /// What the system says.
         source: io::Error,
     },
-    /// The connection has no device (yet).
+    /// The connection has no device yet, or no more.
     #[error("the connection has no RDMA device")]
     NoDevice,
+    /// Things that do not belong together were used together.
+    #[error(
+        "{what} is another queue pair's or another device's; use what the queue pair was made with"
+    )]
+    Foreign {
+        /// What was given.
+        what: &'static str,
+    },
+    /// The queue pair has failed before.
+    #[error("the queue pair takes no more work since it has failed; end the connection")]
+    Broken,
+    /// A file of the kernel that describes devices cannot be read.
+    #[error("cannot read {}: {source}; is /sys mounted?", path.display())]
+    Sysfs {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The buffer is not in memory that the device knows.
     #[error("a buffer is not in the memory that is registered with the RDMA device")]
     NotRegistered,
+    /// The pool has no buffer for what a connection needs itself.
+    #[error(
+        "no memory is left that is registered with the RDMA device; end other connections, or enlarge it"
+    )]
+    NoBuffer,
     /// The send queue has no room.
     #[error("the send queue is full")]
     QueueFull,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdma_sys as sys;
 
 use crate::address;
+use crate::api::Manager;
 use crate::channel::{Channel, RawChannel, as_context, private_length};
 use crate::domain::Device;
 use crate::error::{VerbsError, check};
@@ -31,7 +32,7 @@ pub struct Id {
     channel: Arc<RawChannel>,
 }
 
-// SAFETY: the library's functions on an identifier may be called from any thread, one at a time.
+// SAFETY: the library's functions on an identifier may be called from any thread, one at a time: `with` sees to that.
 unsafe impl Send for Id {}
 
 impl Id {
@@ -61,18 +62,16 @@ impl Id {
         }
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut sys::rdma_cm_id {
-        self.raw.as_ptr()
-    }
-
-    pub(crate) fn api(&self) -> &'static crate::api::Api {
-        self.channel.api
+    /// Calls with the identifier while nobody takes an event of it. Not to be used within itself.
+    pub(crate) fn with<T>(&self, call: impl FnOnce(*mut sys::rdma_cm_id, &Manager) -> T) -> T {
+        let _alone = self.channel.lock();
+        call(self.raw.as_ptr(), &self.channel.api.manager)
     }
 
     /// Changes the token of its events.
     pub fn set_token(&mut self, token: u64) {
         // SAFETY: the identifier is alive and ours; the library only hands this field on.
-        unsafe { (*self.raw.as_ptr()).context = as_context(token) }
+        self.with(|id, _| unsafe { (*id).context = as_context(token) });
     }
 
     /// Its events come by another channel from now on.
@@ -80,10 +79,11 @@ impl Id {
     /// # Errors
     /// [`VerbsError::Call`]: they come by the old one.
     pub fn migrate(&mut self, channel: &Channel) -> Result<(), VerbsError> {
-        let manager = &self.api().manager;
-        // SAFETY: both are alive; no event of the identifier is unacknowledged, as each is at once.
-        let result = unsafe { (manager.rdma_migrate_id)(self.raw.as_ptr(), channel.0.as_ptr()) };
-        check(result, "move a connection to another reactor")?;
+        self.with(|id, manager| {
+            // SAFETY: both are alive; no event of the identifier is unacknowledged, as each is at once.
+            let result = unsafe { (manager.rdma_migrate_id)(id, channel.0.as_ptr()) };
+            check(result, "move a connection to another reactor")
+        })?;
         self.channel = Arc::clone(&channel.0);
         Ok(())
     }
@@ -91,26 +91,30 @@ impl Id {
     /// Its own address.
     pub fn local(&self) -> Option<SocketAddr> {
         // SAFETY: the identifier is alive; the library fills in the whole address that its family says.
-        unsafe {
-            let address = &raw const (*self.raw.as_ptr()).route.addr.src_addr_union;
+        self.with(|id, _| unsafe {
+            let address = &raw const (*id).route.addr.src_addr_union;
             address::read(address.cast())
-        }
+        })
     }
 
     /// The address of the other end.
     pub fn peer(&self) -> Option<SocketAddr> {
         // SAFETY: as in `local`.
-        unsafe {
-            let address = &raw const (*self.raw.as_ptr()).route.addr.dst_addr_union;
+        self.with(|id, _| unsafe {
+            let address = &raw const (*id).route.addr.dst_addr_union;
             address::read(address.cast())
-        }
+        })
     }
 
     /// The device that it is on, once that is known.
     pub fn device(&self) -> Option<Device> {
-        // SAFETY: the identifier is alive; the library never closes a device that it has opened.
-        let context = NonNull::new(unsafe { (*self.raw.as_ptr()).verbs })?;
-        Some(Device::new(context, self.api()))
+        let api = self.channel.api;
+        self.with(|id, _| {
+            // SAFETY: the identifier is alive.
+            let context = NonNull::new(unsafe { (*id).verbs })?;
+            // SAFETY: the identifier holds its device, as long as it is locked here at least.
+            unsafe { Device::keep(context, api) }
+        })
     }
 
     /// The next step after [`crate::CmEventKind::AddressResolved`]; then comes [`crate::CmEventKind::RouteResolved`].
@@ -119,10 +123,15 @@ impl Id {
     /// [`VerbsError::Call`].
     pub fn resolve_route(&mut self, timeout: Duration) -> Result<(), VerbsError> {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the identifier is alive.
-        let result =
-            unsafe { (self.api().manager.rdma_resolve_route)(self.raw.as_ptr(), timeout_ms) };
-        check(result, "find a route over RDMA")
+        self.with(|id, manager| {
+            // SAFETY: the identifier is alive. Its device is what the call looks at.
+            if unsafe { (*id).verbs }.is_null() {
+                return Err(VerbsError::NoDevice);
+            }
+            // SAFETY: the identifier is alive, and has a device.
+            let result = unsafe { (manager.rdma_resolve_route)(id, timeout_ms) };
+            check(result, "find a route over RDMA")
+        })
     }
 
     /// Refuses a request.
@@ -131,37 +140,36 @@ impl Id {
     /// [`VerbsError::Call`].
     pub fn reject(self, private_data: &[u8]) -> Result<(), VerbsError> {
         let length = private_length(private_data);
-        // SAFETY: the identifier is alive, and so many bytes are there.
-        let result = unsafe {
-            (self.api().manager.rdma_reject)(
-                self.raw.as_ptr(),
-                private_data.as_ptr().cast(),
-                length,
-            )
-        };
-        check(result, "refuse a connection")
+        self.with(|id, manager| {
+            // SAFETY: the identifier is alive, and so many bytes are there.
+            let result = unsafe { (manager.rdma_reject)(id, private_data.as_ptr().cast(), length) };
+            check(result, "refuse a connection")
+        })
     }
 
     pub(crate) fn accept(&mut self, limits: ConnectLimits, data: &[u8]) -> Result<(), VerbsError> {
         let mut parameters = parameters(limits, data);
-        // SAFETY: the identifier is alive; the parameters and the data that they point to stay during the call.
-        let result =
-            unsafe { (self.api().manager.rdma_accept)(self.raw.as_ptr(), &raw mut parameters) };
-        check(result, "accept a connection")
+        self.with(|id, manager| {
+            // SAFETY: the identifier is alive; the parameters and the data that they point to stay during the call.
+            let result = unsafe { (manager.rdma_accept)(id, &raw mut parameters) };
+            check(result, "accept a connection")
+        })
     }
 
     pub(crate) fn connect(&mut self, limits: ConnectLimits, data: &[u8]) -> Result<(), VerbsError> {
         let mut parameters = parameters(limits, data);
-        // SAFETY: as in `accept`.
-        let result =
-            unsafe { (self.api().manager.rdma_connect)(self.raw.as_ptr(), &raw mut parameters) };
-        check(result, "connect over RDMA")
+        self.with(|id, manager| {
+            // SAFETY: as in `accept`.
+            let result = unsafe { (manager.rdma_connect)(id, &raw mut parameters) };
+            check(result, "connect over RDMA")
+        })
     }
 
     pub(crate) fn disconnect(&mut self) -> Result<(), VerbsError> {
-        // SAFETY: the identifier is alive.
-        let result = unsafe { (self.api().manager.rdma_disconnect)(self.raw.as_ptr()) };
-        check(result, "disconnect")
+        self.with(|id, manager| {
+            // SAFETY: the identifier is alive.
+            check(unsafe { (manager.rdma_disconnect)(id) }, "disconnect")
+        })
     }
 }
 
@@ -182,8 +190,8 @@ fn parameters(limits: ConnectLimits, data: &[u8]) -> sys::rdma_conn_param {
 impl Drop for Id {
     fn drop(&mut self) {
         // SAFETY: ours alone; a queue pair on it was destroyed before, by its owner; none of its events is
-        // unacknowledged, so the call does not wait.
-        let _ = unsafe { (self.api().manager.rdma_destroy_id)(self.raw.as_ptr()) };
+        // unacknowledged, as nobody takes one now, so the call does not wait.
+        let _ = self.with(|id, manager| unsafe { (manager.rdma_destroy_id)(id) });
     }
 }
 

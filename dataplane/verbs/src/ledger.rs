@@ -89,7 +89,8 @@ pub(crate) struct Ledger<B> {
     keeps_buffer: bool,
 }
 
-/// A request after so many without a completion of their own gets one.
+/// A request after so many without a completion of their own gets one; in a small queue after half of it, for what is
+/// silent keeps its room.
 const SILENT_MAX: usize = 16;
 
 impl<B> Ledger<B> {
@@ -132,7 +133,8 @@ impl<B> Ledger<B> {
 
     /// Whether the last request of a batch needs a completion, for buffers or room to come back. It has one then.
     pub(crate) fn needs_signal(&mut self) -> bool {
-        let needed = self.keeps_buffer || self.silent >= SILENT_MAX;
+        let silent_max = SILENT_MAX.min(self.entries_max / 2).max(1);
+        let needed = self.keeps_buffer || self.silent >= silent_max;
         if needed {
             self.signalled();
         }
@@ -171,47 +173,81 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What a send queue does: works in order, tells only of requests that asked for it, and of all after a failure.
+    struct Hardware {
+        queue: VecDeque<(u64, bool)>,
+        done: u64,
+    }
+
+    impl Hardware {
+        /// The next completion.
+        fn complete(&mut self, is_broken: bool) -> Option<u64> {
+            while let Some((number, is_signalled)) = self.queue.pop_front() {
+                self.done = number + 1;
+                if is_signalled || is_broken {
+                    return Some(number);
+                }
+            }
+            None
+        }
+    }
+
     proptest! {
-        /// Against a queue that completes in order and tells only of requests that asked for it.
+        /// Everything comes back once, in order, not before the queue is done with it, and never not at all.
         #[test]
         fn everything_comes_back_once_and_not_before_its_proof(
-            steps in proptest::collection::vec((0..4_u8, any::<bool>()), 1..400),
+            entries_max in 1..70_usize,
+            steps in proptest::collection::vec((0..6_u8, any::<bool>()), 1..400),
+            is_broken in any::<bool>(),
         ) {
-            let mut ledger = Ledger::new(64);
-            let mut hardware: VecDeque<(u64, bool)> = VecDeque::new();
-            let (mut done_by_hardware, mut returned, mut token) = (0_u64, 0_u64, 0_u64);
+            let mut ledger = Ledger::new(entries_max);
+            let mut hardware = Hardware { queue: VecDeque::new(), done: 0 };
+            // Requests of a batch that the queue does not have yet.
+            let mut batch: Vec<(u64, bool)> = Vec::new();
+            let (mut token, mut returned, mut out) = (0_u64, 0_u64, Vec::new());
+            let mut check = |out: &mut Vec<Finished<u64>>, done: u64, token: u64, room: usize| {
+                for finished in out.drain(..) {
+                    prop_assert_eq!(finished.token, returned);
+                    prop_assert!(finished.token < done);
+                    prop_assert_eq!(finished.buffer.unwrap_or(returned), returned);
+                    returned += 1;
+                }
+                prop_assert_eq!(room as u64, entries_max as u64 - (token - returned));
+                Ok(())
+            };
             for (step, with_buffer) in steps {
                 match step {
                     0..=2 if ledger.room() > 0 => {
                         let kind = [Kind::Read, Kind::Write, Kind::Send][usize::from(step)];
-                        let number = ledger.next();
-                        prop_assert_eq!(number, token);
-                        let signal = ledger.push(token, kind, with_buffer.then_some(token));
-                        let signal = signal || ledger.needs_signal();
-                        hardware.push_back((number, signal));
+                        prop_assert_eq!(ledger.next(), token);
+                        batch.push((token, ledger.push(token, kind, with_buffer.then_some(token))));
                         token += 1;
                     }
-                    _ => {
-                        let mut out = Vec::new();
-                        while let Some((number, signal)) = hardware.pop_front() {
-                            done_by_hardware = number + 1;
-                            if signal {
-                                ledger.completed(number, WorkStatus::SUCCESS, &mut out);
-                                break;
-                            }
+                    3 => {
+                        if let Some(last) = batch.last_mut() {
+                            last.1 |= ledger.needs_signal();
                         }
-                        for finished in out {
-                            prop_assert_eq!(finished.token, returned);
-                            prop_assert!(finished.token < done_by_hardware);
-                            prop_assert!(finished.buffer.is_none_or(|buffer| buffer == returned));
-                            returned += 1;
+                        hardware.queue.extend(batch.drain(..));
+                    }
+                    _ => {
+                        if let Some(number) = hardware.complete(false) {
+                            ledger.completed(number, WorkStatus::SUCCESS, &mut out);
                         }
                     }
                 }
-                prop_assert_eq!(ledger.room() as u64, 64 - (token - returned));
+                check(&mut out, hardware.done, token, ledger.room())?;
             }
-            // Never more than the bound is silent, so the queue always moves on.
-            prop_assert!(ledger.silent <= SILENT_MAX);
+            if let Some(last) = batch.last_mut() {
+                last.1 |= ledger.needs_signal();
+            }
+            hardware.queue.extend(batch.drain(..));
+            while let Some(number) = hardware.complete(is_broken) {
+                ledger.completed(number, WorkStatus(u32::from(is_broken) * 5), &mut out);
+            }
+            check(&mut out, hardware.done, token, ledger.room())?;
+            // An idle queue has room, and holds no buffer, whether it failed or not.
+            prop_assert!(ledger.room() > 0);
+            prop_assert!(ledger.entries.iter().all(|entry| entry.buffer.is_none()));
         }
     }
 

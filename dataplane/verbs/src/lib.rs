@@ -22,18 +22,30 @@
 mod address;
 mod api;
 mod channel;
+mod completion_channel;
+mod completions;
 mod domain;
 mod error;
+mod events;
 mod id;
 mod ledger;
 mod queue_pair;
 mod receives;
+mod sysfs;
+mod work;
 
 pub use api::available;
 pub use channel::{Channel, CmEvent, CmEventKind, Listener};
-pub use domain::{Access, CompletionChannel, Device, DeviceLimits, Domain, MemoryRegion};
+pub use completion_channel::CompletionChannel;
+pub use completions::Received;
+pub use domain::{Access, Device, DeviceLimits, Domain, MemoryRegion};
 pub use error::VerbsError;
+pub use events::DeviceEvent;
 pub use id::{ConnectLimits, Id};
 pub use ledger::{Finished, Kind, WorkStatus};
-pub use queue_pair::{Counts, HEAD_BYTES_MAX, QueuePair, QueueSizes, Received, Remote};
+pub use queue_pair::{Counts, QueuePair, QueueSizes};
 pub use receives::SharedReceives;
+pub use sysfs::{
+    DeviceInfo, Gid, GidType, LinkLayer, PortInfo, PortState, SYSFS, devices, devices_in,
+};
+pub use work::{HEAD_BYTES_MAX, Remote};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rdma_sys as sys;
 use roadstead_ring::{BUF_MAX_BYTES, BufPool};
 
-use crate::domain::{Access, Domain, MemoryRegion};
+use crate::domain::{Access, Device, Domain, MemoryRegion};
 use crate::error::{VerbsError, check_number, last};
 
 pub(crate) struct RawReceives {
@@ -85,6 +85,15 @@ impl SharedReceives {
         Ok(this)
     }
 
+    /// Whether these are the ones.
+    pub(crate) fn is(&self, raw: &Rc<RawReceives>) -> bool {
+        Rc::ptr_eq(&self.raw, raw)
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.raw.domain.device()
+    }
+
     pub(crate) fn shared(&self) -> Rc<RawReceives> {
         Rc::clone(&self.raw)
     }
@@ -155,6 +164,13 @@ impl SharedReceives {
         let result = unsafe {
             sys::ibv_post_srq_recv(self.raw.as_ptr(), self.requests.as_mut_ptr(), &raw mut bad)
         };
+        if result != 0 {
+            // What the device did not take stays to be handed over. It is the first that it names, and all after it.
+            let refused = self.requests.iter().position(|one| std::ptr::eq(one, bad));
+            let refused = self.requests.iter().skip(refused.unwrap_or(usize::MAX));
+            let slots = refused.map(|one| u32::try_from(one.wr_id & !RECEIVE).unwrap_or(u32::MAX));
+            self.returned.extend(slots);
+        }
         check_number(result, "hand memory for messages to the device")
     }
 }
