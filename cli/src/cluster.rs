@@ -6,7 +6,7 @@ use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
 use roadstead_crds::condition::{self, READY};
 use roadstead_crds::{
-    Condition, NVMeAttachment, NVMeHost, NVMeNamespace, Portal, Target, quantity,
+    Condition, NVMeAttachment, NVMeHost, NVMeNamespace, PortalStatus, Target, quantity,
 };
 
 use crate::inventory::{self, Inventory};
@@ -104,8 +104,17 @@ fn message(conditions: &[Condition]) -> String {
     )
 }
 
-fn portal(p: &Portal) -> String {
-    format!("{} {}:{}", p.transport, p.address, p.port)
+fn portal(p: &PortalStatus) -> String {
+    at(&p.transport, &p.address, p.port)
+}
+
+/// `tcp 10.0.0.1:4420`; just `local` for the path that has no address.
+fn at(transport: &str, address: &str, port: u16) -> String {
+    match address.contains(':') {
+        _ if address.is_empty() => transport.into(),
+        true => format!("{transport} [{address}]:{port}"),
+        false => format!("{transport} {address}:{port}"),
+    }
 }
 
 fn target(t: &Target) -> inventory::Target {
@@ -164,16 +173,22 @@ fn volume(v: &NVMeNamespace) -> inventory::Volume {
         node: status.node.unwrap_or_default(),
         size_bytes: status.capacity_bytes.max(asked),
         allocated_bytes: status.allocated_bytes,
+        rate: None,
     }
 }
 
 fn attachment(a: &NVMeAttachment) -> inventory::Attachment {
     let status = a.status.clone().unwrap_or_default();
     let path = |p: &roadstead_crds::PathStatus| inventory::Path {
-        portal: format!("{} {}:{}", p.transport, p.address, p.port),
+        portal: at(&p.transport, &p.address, p.port),
         state: p.state.clone(),
         ana_state: p.ana_state.clone(),
         message: p.message.clone(),
+        rate: None,
+    };
+    let candidate = |c: &roadstead_crds::CandidateStatus| inventory::Candidate {
+        accepted: c.accepted,
+        reason: c.reason.clone(),
     };
     inventory::Attachment {
         name: a.name_any(),
@@ -182,7 +197,11 @@ fn attachment(a: &NVMeAttachment) -> inventory::Attachment {
         ready: condition::is_true(&status.conditions, READY),
         message: message(&status.conditions),
         paths: status.paths.iter().map(path).collect(),
+        candidates: status.candidates.iter().map(candidate).collect(),
         transport: status.transport.unwrap_or_default(),
+        chosen: status.chosen_transport.map_or("", |t| t.word()).into(),
+        policy: status.policy.unwrap_or_default(),
+        superseded: status.superseded.unwrap_or_default(),
         reason: status.reason.unwrap_or_default(),
         method: status.attach_method.unwrap_or_default(),
         device: status.device.unwrap_or_default(),

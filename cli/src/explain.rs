@@ -65,6 +65,9 @@ fn about(out: &mut String, inventory: &Inventory, volume: &Volume) -> Result<()>
     if !volume.nqn.is_empty() {
         writeln!(out, "  served  as {}", volume.nqn)?;
     }
+    if let Some(rate) = &volume.rate {
+        writeln!(out, "  now     {rate}")?;
+    }
     Ok(())
 }
 
@@ -88,15 +91,39 @@ fn drawing(out: &mut String, volume: &Volume, a: &Attachment) -> Result<()> {
             "    {branch}{line} {} ({state}) {line}> {}/{}",
             path.portal, volume.target, volume.drive
         )?;
+        if let Some(rate) = &path.rate {
+            writeln!(out, "       {rate}")?;
+        }
         if !path.message.is_empty() {
             writeln!(out, "       {}", path.message)?;
         }
     }
+    decision(out, a)?;
+    if !a.ready {
+        writeln!(out, "    problem {}", a.message)?;
+    }
+    Ok(())
+}
+
+/// What the policy chose, why, and what else there was.
+fn decision(out: &mut String, a: &Attachment) -> Result<()> {
+    let used = match a.transport.as_str() {
+        "" => "nothing carries I/O now",
+        transport => transport,
+    };
+    match (a.chosen.as_str(), a.policy.as_str()) {
+        ("", _) => writeln!(out, "    uses    {used}")?,
+        (chosen, policy) => writeln!(out, "    uses    {used} (policy {policy} chose {chosen})")?,
+    }
     if !a.reason.is_empty() {
         writeln!(out, "    why     {}", a.reason)?;
     }
-    if !a.ready {
-        writeln!(out, "    problem {}", a.message)?;
+    for candidate in &a.candidates {
+        let mark = if candidate.accepted { '+' } else { '-' };
+        writeln!(out, "          {mark} {}", candidate.reason)?;
+    }
+    if !a.superseded.is_empty() {
+        writeln!(out, "    but     {}", a.superseded)?;
     }
     Ok(())
 }
@@ -104,7 +131,8 @@ fn drawing(out: &mut String, volume: &Volume, a: &Attachment) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Drive, Path};
+    use crate::inventory::{Candidate, Drive, Path};
+    use crate::rates::Rate;
 
     fn inventory() -> Inventory {
         Inventory {
@@ -132,11 +160,24 @@ mod tests {
                 ready: true,
                 method: "fuse".into(),
                 device: "/dev/loop3".into(),
+                transport: "tcp".into(),
+                chosen: "tcp".into(),
+                policy: "default".into(),
                 reason: "TCP is the only transport".into(),
+                candidates: vec![Candidate {
+                    accepted: false,
+                    reason: "RoCE rejected: node2 has no RDMA device".into(),
+                }],
+                superseded: "a new attachment would wait".into(),
                 paths: vec![Path {
                     portal: "tcp 10.0.0.1:4420".into(),
                     state: "Live".into(),
                     ana_state: "optimized".into(),
+                    rate: Some(Rate {
+                        reads: 5,
+                        read_bytes: 20 << 10,
+                        ..Rate::default()
+                    }),
                     ..Path::default()
                 }],
                 ..Attachment::default()
@@ -153,7 +194,11 @@ mod tests {
             "node node1, target t, drive d (/dev/nvme0n1, Online)",
             "node2 [/dev/loop3 by fuse]",
             "└══ tcp 10.0.0.1:4420 (Live, optimized) ══> t/d",
+            "uses    tcp (policy default chose tcp)",
             "why     TCP is the only transport",
+            "- RoCE rejected: node2 has no RDMA device",
+            "but     a new attachment would wait",
+            "       5 reads/s of 20KiB/s, 0 writes/s of 0B/s",
         ] {
             assert!(text.contains(part), "no '{part}' in:\n{text}");
         }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::rates::Rate;
+
 /// A source of capacity: a Target, or the one machine that was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +82,9 @@ pub(crate) struct Volume {
     pub(crate) size_bytes: u64,
     /// Space that its data takes.
     pub(crate) allocated_bytes: u64,
+    /// What goes on now; only `explain` looks.
+    #[serde(skip)]
+    pub(crate) rate: Option<Rate>,
 }
 
 /// A volume on a node that uses it.
@@ -96,16 +101,34 @@ pub(crate) struct Attachment {
     pub(crate) ready: bool,
     /// Why, or why not.
     pub(crate) message: String,
-    /// The transport.
+    /// What carries the I/O; empty while no path is live.
     pub(crate) transport: String,
+    /// The transport that the policy chose.
+    pub(crate) chosen: String,
+    /// The policy.
+    pub(crate) policy: String,
     /// Why this transport.
     pub(crate) reason: String,
+    /// What was considered.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Why another transport, which would be chosen now, is not used.
+    pub(crate) superseded: String,
     /// How the device is made.
     pub(crate) method: String,
     /// The block device on the node.
     pub(crate) device: String,
     /// The paths.
     pub(crate) paths: Vec<Path>,
+}
+
+/// A way to a volume that was considered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Candidate {
+    /// Whether it is one of the paths.
+    pub(crate) accepted: bool,
+    /// Why, or why not.
+    pub(crate) reason: String,
 }
 
 /// A way to a volume.
@@ -120,6 +143,9 @@ pub(crate) struct Path {
     pub(crate) ana_state: String,
     /// Why it does not work.
     pub(crate) message: String,
+    /// What goes on now, where it is known.
+    #[serde(skip)]
+    pub(crate) rate: Option<Rate>,
 }
 
 /// Everything.

@@ -15,6 +15,7 @@ use roadstead_initiator::{Identity, Nqn, portals};
 
 use crate::discover::service;
 use crate::inventory::{self, Inventory};
+use crate::rates::Rate;
 use crate::say;
 
 /// How long a discovery service has for its answer.
@@ -170,7 +171,10 @@ fn portal(p: &Portal) -> String {
         Transport::Local => "local",
         Transport::Unspecified => "?",
     };
-    format!("{transport} {}:{}", p.address, p.port)
+    match p.transport() {
+        Transport::Local => transport.into(),
+        _ => format!("{transport} {}:{}", p.address, p.port),
+    }
 }
 
 /// A drive's name is TARGET/DRIVE under an operator, and just a name on a stand-alone machine.
@@ -279,6 +283,7 @@ fn volume(v: &VolumeReport, report: &NodeReport) -> inventory::Volume {
         message,
         size_bytes: v.size_bytes,
         allocated_bytes: v.allocated_bytes,
+        rate: None,
     }
 }
 
@@ -294,6 +299,7 @@ fn attachment(a: &AttachmentReport) -> inventory::Attachment {
         .into(),
         ana_state: String::new(),
         message: p.message.clone(),
+        rate: rate(p),
     };
     let paths: Vec<inventory::Path> = a.paths.iter().map(path).collect();
     let live = paths.iter().find(|p| p.state == "Live");
@@ -310,11 +316,22 @@ fn attachment(a: &AttachmentReport) -> inventory::Attachment {
         transport: live
             .and_then(|p| p.portal.split_once(' '))
             .map_or_else(String::new, |(transport, _)| transport.into()),
-        reason: String::new(),
         method: a.method.clone(),
         device: a.device.clone(),
         paths,
+        ..inventory::Attachment::default()
     }
+}
+
+/// What goes on on a path; a daemon that does not measure says nothing but zeros.
+fn rate(p: &roadstead_api::v1::PathReport) -> Option<Rate> {
+    let rate = Rate {
+        reads: p.read_iops,
+        writes: p.write_iops,
+        read_bytes: p.read_bytes_per_s,
+        written_bytes: p.write_bytes_per_s,
+    };
+    (rate != Rate::default()).then_some(rate)
 }
 
 #[cfg(test)]

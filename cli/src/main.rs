@@ -9,6 +9,7 @@ mod discover;
 mod explain;
 mod inventory;
 mod local;
+mod rates;
 mod table;
 
 use std::io::Write as _;
@@ -124,7 +125,12 @@ async fn run(cli: Cli) -> Result<()> {
                 None => {
                     let client = cluster::client(from.context.as_deref()).await?;
                     let name = cluster::volume_name(&client, &volume, namespace.as_deref()).await?;
-                    (cluster::inventory(client).await?, name)
+                    let mut inventory = cluster::inventory(client.clone()).await?;
+                    // Who may read objects may not be allowed to reach pods; the rest is worth showing all the same.
+                    if let Err(error) = rates::fill(&client, &mut inventory, &name).await {
+                        eprintln!("roadstead: no live rates: {error:#}");
+                    }
+                    (inventory, name)
                 }
             };
             say(&explain::explain(&inventory, &name)?)

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// The object does what it is for.
 pub const READY: &str = "Ready";
+/// NVMeAttachment: the I/O goes over the transport that was chosen. Only while the node has the device.
+pub const PREFERRED: &str = "PreferredPath";
 /// The object is being deleted; the message says what that waits for.
 pub const DELETING: &str = "Deleting";
 
@@ -61,8 +63,24 @@ pub mod reason {
     pub const NAMESPACE_DELETING: &str = "NamespaceDeleting";
     /// NVMeAttachment: the node never reported its host NQN.
     pub const HOST_UNKNOWN: &str = "HostUnknown";
-    /// NVMeAttachment: the target has no transport that the node can use.
-    pub const NO_COMMON_TRANSPORT: &str = "NoCommonTransport";
+    /// NVMeAttachment: no transport that both ends have fits what the volume needs.
+    pub const NO_TRANSPORT: &str = "NoTransport";
+    /// NVMeAttachment: the volume names a TransportPolicy that does not exist.
+    pub const POLICY_NOT_FOUND: &str = "PolicyNotFound";
+    /// NVMeAttachment (Event): a transport was chosen.
+    pub const TRANSPORT_CHOSEN: &str = "TransportChosen";
+    /// NVMeAttachment (Event): another transport is preferred now, without an interruption.
+    pub const TRANSPORT_MOVED: &str = "TransportMoved";
+    /// NVMeAttachment (Event): another transport would be chosen now, but this attachment keeps what it has.
+    pub const TRANSPORT_SUPERSEDED: &str = "TransportSuperseded";
+    /// NVMeAttachment: the I/O goes over the chosen transport.
+    pub const AS_CHOSEN: &str = "AsChosen";
+    /// NVMeAttachment: the I/O goes over another transport than the chosen one.
+    pub const FAILED_OVER: &str = "FailedOver";
+    /// NVMeAttachment: no path is live.
+    pub const NO_LIVE_PATH: &str = "NoLivePath";
+    /// TransportPolicy: decisions follow it.
+    pub const IN_FORCE: &str = "InForce";
 
     /// Deletion waits for attachments.
     pub const WAITING_FOR_ATTACHMENTS: &str = "WaitingForAttachments";

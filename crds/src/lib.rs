@@ -6,6 +6,7 @@
 //! | [`NVMeNamespace`] | the CSI driver or a person | one volume |
 //! | [`NVMeAttachment`] | the CSI driver or a person | one volume on one node |
 //! | [`NVMeHost`] | the operator | one node as an initiator |
+//! | [`TransportPolicy`] | the administrator | which transport fits which need |
 //!
 //! The structs are the single source of the CRD YAML under `charts/roadstead/crds`; a test fails when that is
 //! stale. Everything a schema or a CEL rule can refuse is refused at admission, so the readers of these types
@@ -17,21 +18,32 @@
 
 pub mod condition;
 pub mod quantity;
+pub mod transport;
 
 mod attachment;
 mod host;
 mod manifest;
 mod namespace;
+mod policy;
 mod portal;
 mod schema;
 mod target;
 
-pub use attachment::{NVMeAttachment, NVMeAttachmentSpec, NVMeAttachmentStatus, PathStatus};
-pub use host::{NVMeHost, NVMeHostSpec, NVMeHostStatus, UnusedDrive};
+pub use attachment::{
+    CandidateStatus, NVMeAttachment, NVMeAttachmentSpec, NVMeAttachmentStatus, PathStatus,
+};
+pub use host::{
+    GidStatus, KernelModuleStatus, NVMeHost, NVMeHostSpec, NVMeHostStatus, NetdevStatus,
+    RdmaDeviceStatus, UnusedDrive,
+};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use manifest::{Manifest, ManifestError, manifests};
 pub use namespace::{NVMeNamespace, NVMeNamespaceSpec, NVMeNamespaceStatus};
-pub use portal::Portal;
+pub use policy::{
+    DEFAULT_POLICY, PolicyLimits, PolicyRow, TransportPolicy, TransportPolicySpec,
+    TransportPolicyStatus, WorkloadRow,
+};
+pub use portal::{Portal, PortalStatus};
 pub use target::{
     DriveSource, DriveSpec, DriveStatus, FileSource, MemorySource, Target, TargetSpec, TargetStatus,
 };

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use crate::{NVMeAttachment, NVMeHost, NVMeNamespace, Target};
+use crate::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, TransportPolicy};
 
 /// One file of `charts/roadstead/crds`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub fn manifests() -> Result<Vec<Manifest>, ManifestError> {
         NVMeHost::crd(),
         NVMeNamespace::crd(),
         Target::crd(),
+        TransportPolicy::crd(),
     ]
     .into_iter()
     .map(|mut crd| {

@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::transport::{Fallback, Need, TransportChoice, Workload};
+
 /// One volume. It lives on one drive of one Target, chosen once and written into the status.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -102,6 +104,25 @@ pub struct NVMeNamespaceSpec {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub allowed_nodes: Option<Vec<String>>,
+    /// Transport: `auto` leaves it to the policy, `tcp` and `roce` allow nothing else. A change counts for new attachments.
+    #[serde(default)]
+    pub transport: TransportChoice,
+    /// What is taken where nothing fits: `tcp`, or `none`, and the attachment waits. Without it `tcp` for transport `auto`,
+    /// else `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Fallback")]
+    pub fallback: Option<Fallback>,
+    /// What kind of application uses it: decides between transports that fit.
+    #[serde(default)]
+    pub workload: Workload,
+    /// Rows of the policy's table that must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7), extend("x-kubernetes-list-type" = "set"))]
+    pub needs: Vec<Need>,
+    /// The TransportPolicy that counts; without it the one named `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    pub transport_policy: Option<String>,
 }
 
 /// Keeps a size that was not granted yet out of the object.

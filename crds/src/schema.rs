@@ -12,6 +12,26 @@ pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 65535})
 }
 
+/// An RDMA MTU in bytes; the active MTU of a port is a power of two.
+pub(crate) fn rdma_mtu(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 256, "maximum": 4096})
+}
+
+/// A part of a million.
+pub(crate) fn ppm(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 1_000_000})
+}
+
+/// A number of seconds, up to a day.
+pub(crate) fn seconds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 86400})
+}
+
+/// A small number that was counted or measured.
+pub(crate) fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int64", "minimum": 0})
+}
+
 /// A namespace identifier.
 pub(crate) fn nsid(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 4_294_967_294_u32})

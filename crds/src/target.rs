@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Portal;
+use crate::PortalStatus;
 
 /// A source of capacity: drives of one node. Each drive carries a pool of its own.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -215,7 +215,7 @@ pub struct TargetStatus {
     /// Addresses that hosts can connect to now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub portals: Vec<Portal>,
+    pub portals: Vec<PortalStatus>,
     /// The drives of the spec, as the node found them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

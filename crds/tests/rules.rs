@@ -4,7 +4,8 @@
 
 use kube::CustomResourceExt;
 use kube::core::cel::Validator;
-use roadstead_crds::{NVMeAttachment, NVMeNamespace, Target};
+use roadstead_crds::transport::{Need, Workload};
+use roadstead_crds::{NVMeAttachment, NVMeNamespace, Target, TransportPolicy, TransportPolicySpec};
 use serde_json::{Value, json};
 
 /// What the rules of `K` say of a change from `old` to `new`.
@@ -194,4 +195,55 @@ fn an_attachment_never_changes() {
         judge::<NVMeAttachment>(&attachment("n"), Some(&attachment("n"))),
         ""
     );
+}
+
+#[test]
+fn a_row_of_a_policy_fits_something() {
+    let policy = |tcp, roce| {
+        let row = json!({"need": "direct-connect", "tcp": tcp, "roce": roce, "local": true});
+        json!({"metadata": {"name": "p"}, "spec": {"rows": [row], "local": true}})
+    };
+    let verdict = judge::<TransportPolicy>(&policy(false, false), None);
+    assert!(verdict.contains("a row must fit tcp or roce"), "{verdict}");
+    assert_eq!(judge::<TransportPolicy>(&policy(false, true), None), "");
+}
+
+/// The words that a part of a schema allows.
+fn words<K: CustomResourceExt>(pointer: &str) -> Value {
+    let crd = serde_json::to_value(K::crd()).expect("a CRD");
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    crd.pointer(&format!("{spec}/{pointer}/enum"))
+        .expect("words")
+        .clone()
+}
+
+#[test]
+fn unknown_words_are_refused_by_the_schema() {
+    assert_eq!(
+        words::<NVMeNamespace>("transport"),
+        json!(["auto", "tcp", "roce"])
+    );
+    assert_eq!(words::<NVMeNamespace>("fallback"), json!(["tcp", "none"]));
+    let workloads: Vec<&str> = Workload::ALL.iter().map(|w| w.word()).collect();
+    assert_eq!(words::<NVMeNamespace>("workload"), json!(workloads));
+    let needs: Vec<&str> = Need::ALL.iter().map(|n| n.word()).collect();
+    assert_eq!(words::<NVMeNamespace>("needs/items"), json!(needs));
+    assert_eq!(
+        words::<TransportPolicy>("rows/items/properties/need"),
+        json!(needs)
+    );
+    let error = "speed".parse::<Need>().expect_err("no need").to_string();
+    assert!(
+        error.starts_with("'speed' is no need; known are: standard-driver-and-nic, "),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_default_policy_has_every_row_and_every_workload() {
+    let spec = TransportPolicySpec::default();
+    let rows: Vec<Need> = spec.rows.iter().map(|row| row.need).collect();
+    assert_eq!(rows, Need::ALL);
+    let workloads: Vec<Workload> = spec.workloads.iter().map(|row| row.workload).collect();
+    assert_eq!(workloads, Workload::ALL);
 }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target};
+use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, TransportPolicy};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -33,6 +33,8 @@ pub struct Cluster {
     pub attachments: Cache<NVMeAttachment>,
     /// Hosts.
     pub hosts: Cache<NVMeHost>,
+    /// Transport policies.
+    pub policies: Cache<TransportPolicy>,
     nodes: Cache<NodeInfo>,
     pods: Cache<Option<DataplanePod>>,
 }
@@ -62,6 +64,7 @@ impl Cluster {
             namespaces: Cache::new(wake.clone()),
             attachments: Cache::new(wake.clone()),
             hosts: Cache::new(wake.clone()),
+            policies: Cache::new(wake.clone()),
             nodes: Cache::new(wake.clone()),
             pods: Cache::new(wake.clone()),
         };
@@ -91,6 +94,12 @@ impl Cluster {
             NVMeHost::clone,
         ));
         tasks.spawn(watch(
+            cluster.policies.clone(),
+            Api::all(client.clone()),
+            all(),
+            TransportPolicy::clone,
+        ));
+        tasks.spawn(watch(
             cluster.nodes.clone(),
             Api::all(client.clone()),
             all(),
@@ -111,6 +120,7 @@ impl Cluster {
             && self.namespaces.is_listed()
             && self.attachments.is_listed()
             && self.hosts.is_listed()
+            && self.policies.is_listed()
             && self.nodes.is_listed()
             && self.pods.is_listed()
     }
@@ -121,6 +131,7 @@ impl Cluster {
             + self.namespaces.invalid_count()
             + self.attachments.invalid_count()
             + self.hosts.invalid_count()
+            + self.policies.invalid_count()
     }
 
     /// The dataplane pods by node: the newest where an old one is still going.
@@ -151,6 +162,7 @@ impl Cluster {
             namespaces: self.namespaces.all(),
             attachments: self.attachments.all(),
             hosts: self.hosts.all(),
+            policies: self.policies.all(),
             nodes: nodes
                 .into_iter()
                 .map(|(name, node)| (name, (*node).clone()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
-use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target};
+use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, TransportPolicy};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -59,6 +59,10 @@ fn reference(object: &ObjectVersion) -> ObjectReference {
         Kind::Namespace => (NVMeNamespace::api_version(&()), NVMeNamespace::kind(&())),
         Kind::Attachment => (NVMeAttachment::api_version(&()), NVMeAttachment::kind(&())),
         Kind::Host => (NVMeHost::api_version(&()), NVMeHost::kind(&())),
+        Kind::Policy => (
+            TransportPolicy::api_version(&()),
+            TransportPolicy::kind(&()),
+        ),
     };
     ObjectReference {
         api_version: Some(api_version.into_owned()),

@@ -20,6 +20,7 @@ mod link;
 pub mod metrics;
 pub mod pki;
 pub mod plan;
+pub mod policy;
 pub mod run;
 pub mod secrets;
 pub mod snapshot;

@@ -36,6 +36,10 @@ pub struct Gauges {
     pub capacity_bytes: u64,
     /// Room for new volumes, in bytes.
     pub free_bytes: u64,
+    /// Attachments by the chosen transport and by what carries the I/O.
+    pub attachments: BTreeMap<(&'static str, &'static str), u64>,
+    /// Attachments for which another transport would be chosen now.
+    pub superseded: u64,
 }
 
 impl Metrics {
@@ -183,6 +187,27 @@ impl Values {
             "gauge",
             "Room for new volumes.",
             &one(gauges.free_bytes.to_string()),
+        );
+        let attachments = gauges.attachments.iter();
+        let attachments: Vec<_> = attachments
+            .map(|((chosen, used), n)| {
+                (
+                    format!("{{chosen=\"{chosen}\",transport=\"{used}\"}}"),
+                    n.to_string(),
+                )
+            })
+            .collect();
+        metric(
+            "attachments",
+            "gauge",
+            "Attachments by the chosen transport and the one that carries the I/O.",
+            &attachments,
+        );
+        metric(
+            "attachments_superseded",
+            "gauge",
+            "Attachments for which another transport would be chosen now.",
+            &one(gauges.superseded.to_string()),
         );
         if let Some(at) = self.certificate_expiry {
             let help = "When the first certificate expires, in seconds since 1970.";

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use roadstead_crds::Condition;
 use roadstead_crds::condition::{READY, is_true};
+use roadstead_crds::transport::TransportKind;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -165,6 +166,7 @@ fn kind_word(kind: Kind) -> &'static str {
         Kind::Namespace => "nvmenamespace",
         Kind::Attachment => "nvmeattachment",
         Kind::Host => "nvmehost",
+        Kind::Policy => "transportpolicy",
     }
 }
 
@@ -198,6 +200,12 @@ fn gauges(snapshot: &Snapshot, cluster: &Cluster) -> Gauges {
             o.status.as_ref().map(|s| s.conditions.as_slice()),
         );
     }
+    for o in snapshot.policies.values() {
+        count(
+            Kind::Policy,
+            o.status.as_ref().map(|s| s.conditions.as_slice()),
+        );
+    }
     let statuses = || snapshot.targets.values().filter_map(|t| t.status.as_ref());
     let up = snapshot.dataplanes.values().filter(|d| d.link == Link::Up);
     Gauges {
@@ -207,7 +215,36 @@ fn gauges(snapshot: &Snapshot, cluster: &Cluster) -> Gauges {
         invalid_objects: number(cluster.invalid_count()),
         capacity_bytes: statuses().map(|s| s.capacity_bytes).sum(),
         free_bytes: statuses().map(|s| s.free_bytes).sum(),
+        attachments: transports(snapshot),
+        superseded: number(superseded(snapshot)),
     }
+}
+
+/// Attachments by what was chosen and what carries the I/O.
+fn transports(snapshot: &Snapshot) -> BTreeMap<(&'static str, &'static str), u64> {
+    let mut all = BTreeMap::new();
+    for status in snapshot
+        .attachments
+        .values()
+        .filter_map(|a| a.status.as_ref())
+    {
+        let chosen = status.chosen_transport.map_or("none", TransportKind::word);
+        let used = match status.transport.as_deref() {
+            None => "none",
+            Some(text) => text.parse().map_or("several", TransportKind::word),
+        };
+        *all.entry((chosen, used)).or_default() += 1;
+    }
+    all
+}
+
+/// Attachments that keep what they have although another transport would be chosen now.
+fn superseded(snapshot: &Snapshot) -> usize {
+    let statuses = snapshot
+        .attachments
+        .values()
+        .filter_map(|a| a.status.as_ref());
+    statuses.filter(|s| s.superseded.is_some()).count()
 }
 
 fn number(n: usize) -> u64 {

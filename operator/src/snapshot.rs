@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use roadstead_api::v1::{NodeReport, NodeState};
-use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, Time};
+use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, Time, TransportPolicy};
 
 /// Everything that a plan depends on. Two equal snapshots give the same plan.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub attachments: BTreeMap<String, Arc<NVMeAttachment>>,
     /// Hosts by node name.
     pub hosts: BTreeMap<String, Arc<NVMeHost>>,
+    /// Transport policies by name.
+    pub policies: BTreeMap<String, Arc<TransportPolicy>>,
     /// Kubernetes nodes by name.
     pub nodes: BTreeMap<String, NodeInfo>,
     /// Dataplanes by node name: those that have a pod, and what is known of them.

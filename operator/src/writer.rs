@@ -111,6 +111,7 @@ impl Writer {
                 Kind::Namespace => self.finalizers(&cluster.namespaces, object, list).await,
                 Kind::Attachment => self.finalizers(&cluster.attachments, object, list).await,
                 Kind::Host => self.finalizers(&cluster.hosts, object, list).await,
+                Kind::Policy => self.finalizers(&cluster.policies, object, list).await,
             },
             Change::TargetStatus(status) => self.status(&cluster.targets, object, status).await,
             Change::NamespaceStatus(status) => {
@@ -120,6 +121,7 @@ impl Writer {
                 self.status(&cluster.attachments, object, status).await
             }
             Change::HostStatus(status) => self.status(&cluster.hosts, object, status).await,
+            Change::PolicyStatus(status) => self.status(&cluster.policies, object, status).await,
             Change::CreateHost { node_uid } => {
                 self.create_host(&object.name, node_uid.as_deref()).await
             }

@@ -5,6 +5,7 @@
 mod world;
 
 use roadstead_crds::condition::{DELETING, find, reason};
+use roadstead_crds::transport::TransportKind;
 use roadstead_operator::plan::{Kind, placement, plan};
 use world::{MIB, World};
 
@@ -58,7 +59,8 @@ fn a_volume_is_placed_made_attached_and_removed() {
     let host = w.nodes["c"].host_nqn();
     assert!(w.nodes["b"].lets_in(place.uuid, &host));
     let status = w.api.attachments["v-c"].status.clone().expect("a status");
-    assert_eq!(status.transport.as_deref(), Some("tcp"));
+    assert_eq!(status.chosen_transport, Some(TransportKind::Tcp));
+    assert_eq!(status.transport, None, "nothing is connected");
     assert_eq!(status.paths.len(), 1);
 
     // Deleted while attached: it waits, and says for whom.

@@ -3,6 +3,7 @@
 //! Every call may be repeated, and goes on where an earlier one stopped: what it made has a name that follows from the
 //! request. A call waits for the operator, at most [`WAIT_MAX`].
 
+mod claim;
 mod error;
 mod objects;
 mod publish;
@@ -32,6 +33,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(45);
 /// The service.
 #[derive(Clone)]
 pub struct Controller {
+    client: Client,
     namespaces: Api<NVMeNamespace>,
     attachments: Api<NVMeAttachment>,
     targets: Api<Target>,
@@ -48,7 +50,8 @@ impl Controller {
             namespaces: Api::all(client.clone()),
             attachments: Api::all(client.clone()),
             targets: Api::all(client.clone()),
-            hosts: Api::all(client),
+            hosts: Api::all(client.clone()),
+            client,
             in_flight: InFlight::default(),
             wait_max,
             rpc,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::error::ControllerError;
 use crate::identity::DRIVER_NAME;
-use crate::request::{Capacity, MIB, Parameters, PathSpec, PublishContext};
+use crate::request::{Capacity, MIB, Parameters, PathSpec, PublishContext, TransportNeeds};
 
 /// Label of every object that this driver made.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -85,6 +85,7 @@ pub(super) fn attachment_name(volume: &str, node: &str, exclusive: bool) -> Stri
 pub(super) fn new_namespace(
     volume: &str,
     parameters: &Parameters,
+    needs: TransportNeeds,
     size_bytes: u64,
 ) -> NVMeNamespace {
     let mut object = NVMeNamespace::new(
@@ -94,6 +95,11 @@ pub(super) fn new_namespace(
             block_size: parameters.block_size.unwrap_or(BLOCK_SIZE_DEFAULT),
             target: parameters.target.clone(),
             allowed_nodes: None,
+            transport: needs.transport.unwrap_or_default(),
+            fallback: needs.fallback,
+            workload: needs.workload.unwrap_or_default(),
+            needs: needs.needs.unwrap_or_default(),
+            transport_policy: needs.policy,
         },
     );
     object.metadata.labels = Some(BTreeMap::from([(MANAGED_BY.into(), DRIVER_NAME.into())]));
@@ -221,8 +227,13 @@ pub(super) fn publish_context(
             transport: path.transport.clone(),
             address: path.address.clone(),
             port: path.port,
+            preference: path.preference,
         })
         .collect();
+    let method = attachment
+        .status
+        .as_ref()
+        .and_then(|s| s.chosen_method.clone());
     if paths.is_empty() {
         return Err(lacks(format!("the attachment of {}", volume()), "paths"));
     }
@@ -231,6 +242,7 @@ pub(super) fn publish_context(
         uuid: uuid.ok_or_else(|| lacks(volume(), "uuid"))?,
         read_only: attachment.spec.read_only,
         paths,
+        method: method.unwrap_or_default(),
     })
 }
 

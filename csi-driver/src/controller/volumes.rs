@@ -64,7 +64,8 @@ impl Controller {
                 return Err(ControllerError::NoSuchTarget(target.clone()));
             }
         }
-        let object = objects::new_namespace(volume, parameters, capacity.size_bytes);
+        let needs = self.transport_needs(parameters).await?;
+        let object = objects::new_namespace(volume, parameters, needs, capacity.size_bytes);
         match self
             .namespaces
             .create(&PostParams::default(), &object)

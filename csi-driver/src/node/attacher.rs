@@ -59,6 +59,7 @@ impl Attacher for Daemon {
             volume_uuid: context.uuid.clone(),
             paths: context.portals()?,
             read_only,
+            method: context.method.clone(),
             ..Default::default()
         };
         let mut daemon = roadstead_api::connect_unix(&self.socket).await?;

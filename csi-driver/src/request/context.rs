@@ -11,16 +11,25 @@ const NQN: &str = "nqn";
 const UUID: &str = "uuid";
 const READ_ONLY: &str = "readOnly";
 const PATHS: &str = "paths";
+const METHOD: &str = "method";
 
 /// One path to a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathSpec {
-    /// `tcp` or `rdma`.
+    /// `tcp`, `rdma`, or `local` for the one without the network.
     pub transport: String,
-    /// IP address of the target.
+    /// IP address of the target; empty for `local`.
     pub address: String,
-    /// Its port.
+    /// Its port; 0 for `local`.
     pub port: u16,
+    /// Paths with the smallest number carry the I/O.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub preference: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's interface
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl PathSpec {
@@ -29,6 +38,7 @@ impl PathSpec {
         let transport = match self.transport.as_str() {
             "tcp" => Transport::Tcp,
             "rdma" => Transport::Rdma,
+            "local" => Transport::Local,
             other => {
                 return Err(RequestError::Context(format!(
                     "transport '{other}' of a path is unknown"
@@ -39,6 +49,7 @@ impl PathSpec {
             transport: transport.into(),
             address: self.address.clone(),
             port: self.port.into(),
+            preference: self.preference,
             ..Portal::default()
         })
     }
@@ -53,8 +64,10 @@ pub struct PublishContext {
     pub uuid: String,
     /// The node must not write.
     pub read_only: bool,
-    /// At least one.
+    /// At least one, the best first.
     pub paths: Vec<PathSpec>,
+    /// How the device is to be made; empty: the best that the node has.
+    pub method: String,
 }
 
 impl PublishContext {
@@ -68,6 +81,7 @@ impl PublishContext {
             (UUID.to_owned(), self.uuid.clone()),
             (READ_ONLY.to_owned(), self.read_only.to_string()),
             (PATHS.to_owned(), serde_json::to_string(&self.paths)?),
+            (METHOD.to_owned(), self.method.clone()),
         ]))
     }
 
@@ -96,6 +110,8 @@ impl PublishContext {
             uuid: get(UUID)?.clone(),
             read_only,
             paths,
+            // Controllers before the policy wrote none.
+            method: map.get(METHOD).cloned().unwrap_or_default(),
         })
     }
 
@@ -121,7 +137,9 @@ mod tests {
                 transport: "tcp".into(),
                 address: "10.0.0.1".into(),
                 port: 4420,
+                preference: 0,
             }],
+            method: "fuse".into(),
         }
     }
 
@@ -154,6 +172,9 @@ mod tests {
             let error = PublishContext::from_map(&map).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
+        let mut old = example().to_map().unwrap();
+        old.remove("method");
+        assert_eq!(PublishContext::from_map(&old).unwrap().method, "");
         let mut other = example();
         other.paths[0].transport = "fc".into();
         assert!(other.portals().is_err());

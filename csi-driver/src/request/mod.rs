@@ -6,13 +6,17 @@ mod capability;
 mod capacity;
 mod context;
 mod parameters;
+mod transport;
 
 use std::path::PathBuf;
+
+use roadstead_crds::transport::UnknownWord;
 
 pub use capability::{Access, Capability, FileSystem, Mode};
 pub use capacity::{Capacity, MIB, VOLUME_SIZE_MIN_BYTES};
 pub use context::{PathSpec, PublishContext};
 pub use parameters::Parameters;
+pub use transport::TransportNeeds;
 
 /// The longest volume name and identifier that CSI allows, in bytes.
 pub const NAME_LEN_MAX: usize = 128;
@@ -48,6 +52,22 @@ pub enum RequestError {
         value: String,
         /// What it may be.
         expected: &'static str,
+    },
+    /// A word that is none of the known ones.
+    #[error("{place}: {error}")]
+    UnknownWord {
+        /// The parameter or annotation.
+        place: String,
+        /// The word, and those that are known.
+        error: UnknownWord,
+    },
+    /// An annotation of a claim that the driver does not know.
+    #[error("unknown annotation '{name}'; known are: {known}")]
+    UnknownAnnotation {
+        /// As given.
+        name: String,
+        /// The known ones.
+        known: String,
     },
     /// Parameters that could be changed later: there are none.
     #[error("mutable parameter '{0}' is unknown: a volume has no parameters that can be changed")]
@@ -124,6 +144,8 @@ impl RequestError {
             | Self::TooLong { .. }
             | Self::UnknownParameter { .. }
             | Self::BadParameter { .. }
+            | Self::UnknownWord { .. }
+            | Self::UnknownAnnotation { .. }
             | Self::MutableParameter(_)
             | Self::ContentSource
             | Self::Unsupported(_)

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{FileSystem, RequestError};
+use super::transport::{POLICY, WORDS};
+use super::{FileSystem, RequestError, TransportNeeds};
 
 /// Name of the Target that the volume must live on.
 const TARGET: &str = "target";
@@ -24,6 +25,8 @@ pub struct Parameters {
     pub block_size: Option<u32>,
     /// The claim as `NAMESPACE/NAME`, for people.
     pub claim: Option<String>,
+    /// What is asked of the transport.
+    pub transport: TransportNeeds,
 }
 
 impl Parameters {
@@ -35,15 +38,16 @@ impl Parameters {
         let mut parsed = Self::default();
         for (name, value) in raw {
             match name.as_str() {
-                TARGET => parsed.target = Some(target(value)?),
+                TARGET => parsed.target = Some(object_name(TARGET, value)?),
                 BLOCK_SIZE => parsed.block_size = Some(block_size(value)?),
                 FS_TYPE => check_file_system(value)?,
                 CLAIM_NAME | CLAIM_NAMESPACE | PV_NAME => {}
+                POLICY => parsed.transport.policy = Some(object_name(POLICY, value)?),
                 _ => {
-                    return Err(RequestError::UnknownParameter {
-                        name: name.clone(),
-                        known: [BLOCK_SIZE, FS_TYPE, TARGET].join(", "),
-                    });
+                    let place = format!("parameter {name}");
+                    if !parsed.transport.set(name, &place, value)? {
+                        return Err(unknown(name));
+                    }
                 }
             }
         }
@@ -55,7 +59,17 @@ impl Parameters {
     }
 }
 
-fn target(value: &str) -> Result<String, RequestError> {
+fn unknown(name: &str) -> RequestError {
+    let mut known = vec![BLOCK_SIZE, FS_TYPE, TARGET, POLICY];
+    known.extend(WORDS);
+    known.sort_unstable();
+    RequestError::UnknownParameter {
+        name: name.to_owned(),
+        known: known.join(", "),
+    }
+}
+
+fn object_name(name: &'static str, value: &str) -> Result<String, RequestError> {
     let ok = !value.is_empty()
         && value.len() <= 253
         && value
@@ -65,9 +79,12 @@ fn target(value: &str) -> Result<String, RequestError> {
         return Ok(value.to_owned());
     }
     Err(RequestError::BadParameter {
-        name: TARGET,
+        name,
         value: value.to_owned(),
-        expected: "the name of a Target",
+        expected: match name {
+            POLICY => "the name of a TransportPolicy",
+            _ => "the name of a Target",
+        },
     })
 }
 
@@ -97,6 +114,7 @@ fn check_file_system(value: &str) -> Result<(), RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roadstead_crds::transport::Workload;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<Parameters, RequestError> {
         Parameters::parse(
@@ -114,6 +132,8 @@ mod tests {
             parse(&[
                 ("target", "rack-1.a"),
                 ("blockSize", "512"),
+                ("workload", "capacity"),
+                ("transportPolicy", "strict"),
                 ("csi.storage.k8s.io/fstype", "xfs"),
                 ("csi.storage.k8s.io/pvc/name", "data"),
                 ("csi.storage.k8s.io/pvc/namespace", "shop"),
@@ -123,6 +143,11 @@ mod tests {
                 target: Some("rack-1.a".into()),
                 block_size: Some(512),
                 claim: Some("shop/data".into()),
+                transport: TransportNeeds {
+                    workload: Some(Workload::Capacity),
+                    policy: Some("strict".into()),
+                    ..TransportNeeds::default()
+                },
             })
         );
     }
@@ -133,13 +158,19 @@ mod tests {
             (
                 "blocksize",
                 "512",
-                "known are: blockSize, csi.storage.k8s.io/fstype, target",
+                "known are: blockSize, csi.storage.k8s.io/fstype, fallback, needs, target, transport, transportPolicy, workload",
             ),
             ("replicas", "2", "unknown parameter 'replicas'"),
             ("blockSize", "1024", "must be 512 or 4096"),
             ("blockSize", "", "must be 512 or 4096"),
             ("target", "", "the name of a Target"),
             ("target", "Rack 1", "the name of a Target"),
+            ("transportPolicy", "My own", "the name of a TransportPolicy"),
+            (
+                "transport",
+                "rdma",
+                "parameter transport: 'rdma' is no transport; known are: auto, tcp, roce",
+            ),
             ("csi.storage.k8s.io/fstype", "zfs", "ext4 or xfs"),
         ] {
             let error = parse(&[(name, value)]).unwrap_err().to_string();

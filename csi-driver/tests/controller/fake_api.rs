@@ -14,6 +14,11 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+/// Kubernetes namespaces.
+pub(crate) const NAMESPACES: &str = "namespaces";
+/// Claims.
+pub(crate) const CLAIMS: &str = "persistentvolumeclaims";
+
 /// The objects, and what happened to them.
 #[derive(Default)]
 struct Store {
@@ -53,6 +58,11 @@ impl FakeApi {
         let router = Router::new()
             .route("/apis/roadstead.io/v1alpha1/{plural}", any(collection))
             .route("/apis/roadstead.io/v1alpha1/{plural}/{name}", any(single))
+            .route("/api/v1/namespaces/{name}", any(around))
+            .route(
+                "/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}",
+                any(claim),
+            )
             .with_state(api.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -141,6 +151,8 @@ fn kind(plural: &str) -> &'static str {
         "nvmenamespaces" => "NVMeNamespace",
         "nvmeattachments" => "NVMeAttachment",
         "nvmehosts" => "NVMeHost",
+        NAMESPACES => "Namespace",
+        CLAIMS => "PersistentVolumeClaim",
         other => panic!("no kind {other}"),
     }
 }
@@ -199,6 +211,29 @@ fn matches(object: &Value, query: &BTreeMap<String, String>) -> bool {
         }
     });
     by_name && by_label
+}
+
+async fn around(State(api): State<FakeApi>, Path(name): Path<String>) -> Response<Body> {
+    core(&api, NAMESPACES, &name)
+}
+
+/// All claims of the tests are in one namespace.
+async fn claim(
+    State(api): State<FakeApi>,
+    Path((_, name)): Path<(String, String)>,
+) -> Response<Body> {
+    core(&api, CLAIMS, &name)
+}
+
+/// An object of the API's core group.
+fn core(api: &FakeApi, plural: &str, name: &str) -> Response<Body> {
+    match api.get(plural, name) {
+        None => failure(404, "NotFound"),
+        Some(mut object) => {
+            object["apiVersion"] = "v1".into();
+            answer(200, &object)
+        }
+    }
 }
 
 async fn collection(

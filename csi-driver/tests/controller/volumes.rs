@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::bench::{
     LITTLE_PATIENCE, MIB, PATIENCE, VOLUMES, bench, capability, create_request, idle, willing,
 };
-use crate::fake_api::{Does, ready};
+use crate::fake_api::{CLAIMS, Does, NAMESPACES, ready};
 
 #[tokio::test]
 async fn the_same_name_is_the_same_volume() {
@@ -20,7 +20,10 @@ async fn the_same_name_is_the_same_volume() {
         ("pvc-1", 6 * MIB)
     );
     let made = bench.api.get(VOLUMES, "pvc-1").unwrap();
-    assert_eq!(made["spec"], json!({"size": "6Mi", "blockSize": 512}));
+    assert_eq!(
+        made["spec"],
+        json!({"size": "6Mi", "blockSize": 512, "transport": "auto", "workload": "general"})
+    );
     assert_eq!(bench.create(request()).await.unwrap(), first);
     assert_eq!(
         bench.api.get(VOLUMES, "pvc-1").unwrap(),
@@ -38,6 +41,58 @@ async fn the_same_name_is_the_same_volume() {
             Code::AlreadyExists
         );
     }
+}
+
+/// The request of a claim `data` in namespace `shop`.
+fn of_claim(name: &str, parameters: &[(&str, &str)]) -> csi::CreateVolumeRequest {
+    let claim = [
+        ("csi.storage.k8s.io/pvc/name", "data"),
+        ("csi.storage.k8s.io/pvc/namespace", "shop"),
+    ];
+    create_request(name, MIB, &[parameters, &claim].concat())
+}
+
+#[tokio::test]
+async fn the_claim_and_its_namespace_have_a_say_in_the_transport() {
+    let bench = bench().await;
+    let class = [
+        ("workload", "capacity"),
+        ("needs", "direct-connect"),
+        ("transportPolicy", "a"),
+    ];
+    let spec = |name: &str| bench.api.get(VOLUMES, name).unwrap()["spec"].clone();
+    bench.create(of_claim("v1", &class)).await.unwrap();
+    assert_eq!(spec("v1")["workload"], "capacity");
+    assert_eq!(spec("v1")["needs"], json!(["direct-connect"]));
+    assert_eq!(spec("v1")["transportPolicy"], "a");
+
+    let annotations = json!({"roadstead.io/transport": "roce", "roadstead.io/fallback": "tcp",
+        "roadstead.io/workload": "low-latency", "example.org/else": "x"});
+    bench.api.put(
+        CLAIMS,
+        "data",
+        json!({"metadata": {"annotations": annotations}}),
+    );
+    let around = json!({"metadata": {"annotations": {"roadstead.io/transport-policy": "b"}}});
+    bench.api.put(NAMESPACES, "shop", around);
+    bench.create(of_claim("v2", &class)).await.unwrap();
+    assert_eq!(spec("v2")["transport"], "roce");
+    assert_eq!(spec("v2")["fallback"], "tcp");
+    assert_eq!(spec("v2")["workload"], "low-latency");
+    assert_eq!(spec("v2")["needs"], json!(["direct-connect"]));
+    assert_eq!(spec("v2")["transportPolicy"], "b");
+
+    let annotations = json!({"roadstead.io/workload": "fast"});
+    bench.api.put(
+        CLAIMS,
+        "data",
+        json!({"metadata": {"annotations": annotations}}),
+    );
+    let refused = bench.create(of_claim("v3", &class)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let says = "annotation roadstead.io/workload: 'fast' is no workload; known are: general, ";
+    assert!(refused.message().contains(says), "{}", refused.message());
+    assert!(bench.api.get(VOLUMES, "v3").is_none());
 }
 
 #[tokio::test]

@@ -248,7 +248,9 @@ impl Bench {
                 transport: "tcp".into(),
                 address: "127.0.0.1".into(),
                 port: 4420,
+                preference: 0,
             }],
+            method: String::new(),
         };
         csi::NodeStageVolumeRequest {
             volume_id: volume.into(),

@@ -1,18 +1,16 @@
 //! Decisions about attachments.
 
-use roadstead_api::v1::{AttachmentReport, PathState, Transport};
-use roadstead_crds::condition::{self, DELETING, READY, Status, is_true, reason};
-use roadstead_crds::{
-    Condition, NVMeAttachment, NVMeAttachmentStatus, NVMeNamespace, PathStatus, Portal,
-};
+use roadstead_crds::condition::{self, DELETING, PREFERRED, READY, Status, is_true, reason};
+use roadstead_crds::{NVMeAttachment, NVMeAttachmentStatus, NVMeNamespace, PathStatus};
 
 use super::access::{Access, access, host_nqn};
+use super::choice::{self, Pending};
 use super::index::{Applied, Index};
 use super::placement::{Placement, is_protected, is_removing, placement};
 use super::reach::{Reach, reach};
-use super::target::{portal, portals};
+use super::target::portals;
 use super::write::{Change, Kind, Note, Write};
-use super::{protect, release, version};
+use super::{paths, protect, release, version};
 
 /// What a condition says.
 type Verdict = (Status, &'static str, String);
@@ -56,23 +54,37 @@ pub(super) fn decide<'a>(
             &now,
         )
     };
-    let mut new = status(index, attachment, place.as_ref(), &old);
-    let verdict = ready(index, applied, attachment, namespace.map(AsRef::as_ref));
-    new.conditions = match verdict {
-        Some(verdict) => vec![condition(READY, verdict)],
-        None => old
-            .conditions
-            .iter()
-            .filter(|c| c.type_ == READY)
-            .cloned()
-            .collect::<Vec<Condition>>(),
+    let mut new = old.clone();
+    new.observed_generation = meta.generation;
+    let mut chosen = Ok(None);
+    if let (Some(namespace), Some(place)) = (namespace, &place) {
+        new.host_nqn = host_nqn(index, attachment).map(Into::into).or(new.host_nqn);
+        chosen = choice::choose(index, attachment, namespace, place, &mut new);
+        paths::follow(index, attachment, place, &mut new);
+    }
+    let (news, pending) = match chosen {
+        Ok(news) => (news, None),
+        Err(pending) => (None, Some(pending)),
     };
+    let namespace = namespace.map(AsRef::as_ref);
+    let verdict = ready(index, applied, attachment, namespace, (&new, pending));
+    let ready = verdict.map(|verdict| condition(READY, verdict));
+    new.conditions = ready
+        .or_else(|| choice::keep(&old, READY))
+        .into_iter()
+        .collect();
+    let preferred = choice::preferred(&new).map(|verdict| condition(PREFERRED, verdict));
+    new.conditions.extend(preferred);
     new.conditions
         .extend(deleting.map(|verdict| condition(DELETING, verdict)));
     let changed =
         attachment.status.as_ref() != Some(&new) && new != NVMeAttachmentStatus::default();
     let conditions = (old.conditions.clone(), new.conditions.clone());
-    changed.then(|| Write::status(object, Change::AttachmentStatus(new), conditions))
+    changed.then(|| {
+        let mut write = Write::status(object, Change::AttachmentStatus(new), conditions);
+        write.notes.splice(0..0, news);
+        write
+    })
 }
 
 /// What is said when an attachment goes although its node could not let go of it.
@@ -166,112 +178,16 @@ fn connected(index: &Index<'_>, place: &Placement<'_>, nqn: &str) -> bool {
         .any(|c| c.host_nqn == nqn)
 }
 
-/// Everything of the status but the conditions.
-fn status<'a>(
-    index: &Index<'a>,
-    attachment: &'a NVMeAttachment,
-    place: Option<&Placement<'a>>,
-    old: &NVMeAttachmentStatus,
-) -> NVMeAttachmentStatus {
-    let mut new = old.clone();
-    new.observed_generation = attachment.metadata.generation;
-    new.conditions = Vec::new();
-    let Some(place) = place else { return new };
-    let node = attachment.spec.node.as_str();
-    new.host_nqn = host_nqn(index, attachment).map(Into::into).or(new.host_nqn);
-    let own = node == place.node;
-    new.transport = Some("tcp".into());
-    new.reason = Some(if own {
-        "the volume lives on this node: NVMe/TCP to the node's own address, without the network"
-            .into()
-    } else {
-        "NVMe/TCP: the transport that both nodes have".into()
-    });
-    let initiator_speaks = index.snapshot.live_report(node).is_some();
-    let device = index.attachment_report(node, place.uuid);
-    if initiator_speaks {
-        new.attach_method = device.map(|d| d.method.clone());
-        new.device = device.map(|d| d.device.clone());
-    }
-    new.paths = path_portals(index, place, device, old)
-        .into_iter()
-        .map(|at| {
-            let before = old.paths.iter().find(|p| is_at(p, &at));
-            match (initiator_speaks, before) {
-                // Without the initiator's word, what it said last stays.
-                (false, Some(before)) => before.clone(),
-                (true, _) | (false, None) => path_status(at, device),
-            }
-        })
-        .collect();
-    new
-}
-
-/// Where the volume can be reached: the target's portals, or those it had while it is away, and whatever the
-/// initiator connects to.
-fn path_portals(
-    index: &Index<'_>,
-    place: &Placement<'_>,
-    device: Option<&AttachmentReport>,
-    old: &NVMeAttachmentStatus,
-) -> Vec<Portal> {
-    let mut all = tcp_portals(index, place.node);
-    if all.is_empty() {
-        all = old
-            .paths
-            .iter()
-            .map(|p| Portal {
-                transport: p.transport.clone(),
-                address: p.address.clone(),
-                port: p.port,
+/// One of the paths leads to a portal that listens, or to none because it needs none.
+fn is_served(index: &Index<'_>, node: &str, paths: &[PathStatus]) -> bool {
+    let report = index.snapshot.live_report(node);
+    let listening = report.map(portals).unwrap_or_default();
+    paths.iter().any(|path| {
+        path.transport == "local"
+            || listening.iter().any(|p| {
+                p.transport == path.transport && p.address == path.address && p.port == path.port
             })
-            .collect();
-    }
-    let in_use = device.into_iter().flat_map(|d| &d.paths);
-    for at in in_use.filter_map(|p| p.portal.as_ref().and_then(portal)) {
-        if !all.contains(&at) {
-            all.push(at);
-        }
-    }
-    all
-}
-
-/// The NVMe/TCP portals of a node that listen now.
-fn tcp_portals(index: &Index<'_>, node: &str) -> Vec<Portal> {
-    let mut all = index
-        .snapshot
-        .live_report(node)
-        .map(portals)
-        .unwrap_or_default();
-    all.retain(|p| p.transport == "tcp");
-    all
-}
-
-fn is_at(path: &PathStatus, at: &Portal) -> bool {
-    path.transport == at.transport && path.address == at.address && path.port == at.port
-}
-
-/// A path, with the state that the initiator gives it.
-fn path_status(at: Portal, device: Option<&AttachmentReport>) -> PathStatus {
-    let seen = device.and_then(|d| {
-        d.paths
-            .iter()
-            .find(|p| p.portal.as_ref().and_then(portal).as_ref() == Some(&at))
-    });
-    let state = match seen.map(|p| p.state()) {
-        None | Some(PathState::Unspecified) => "Available",
-        Some(PathState::Live) => "Live",
-        Some(PathState::Connecting) => "Connecting",
-        Some(PathState::Failed) => "Failed",
-    };
-    PathStatus {
-        transport: at.transport,
-        address: at.address,
-        port: at.port,
-        state: state.into(),
-        ana_state: "optimized".into(),
-        message: seen.map(|p| p.message.clone()).unwrap_or_default(),
-    }
+    })
 }
 
 /// `Ready`; `None`: leave it as it is.
@@ -280,6 +196,7 @@ fn ready<'a>(
     applied: &Applied<'a>,
     attachment: &'a NVMeAttachment,
     namespace: Option<&'a NVMeNamespace>,
+    (status, pending): (&NVMeAttachmentStatus, Option<Pending>),
 ) -> Option<Verdict> {
     let volume = &attachment.spec.namespace;
     let node = &attachment.spec.node;
@@ -313,18 +230,11 @@ fn ready<'a>(
         let message = format!("node {node} never said its host NQN: {}", away(index, node));
         return Some((Status::False, reason::HOST_UNKNOWN, message));
     };
-    if let Some(host) = index
-        .snapshot
-        .live_report(node)
-        .and_then(|r| r.host.as_ref())
-        && !host.transports().any(|t| t == Transport::Tcp)
-    {
-        let message =
-            format!("node {node} cannot use NVMe/TCP: its dataplane offers no such transport");
-        return Some((Status::False, reason::NO_COMMON_TRANSPORT, message));
+    if let Some((reason, message)) = pending {
+        return Some((Status::False, reason, message));
     }
-    if tcp_portals(index, place.node).is_empty() {
-        let message = format!("no NVMe/TCP portal of node {} listens", place.node);
+    if !is_served(index, place.node, &status.paths) {
+        let message = format!("no portal of node {} that it uses listens", place.node);
         return Some((Status::False, reason::PORTAL_DOWN, message));
     }
     if applied.lets_in(place.node, place.nqn, nqn) == Some(true) {

@@ -1,8 +1,13 @@
 //! Decisions about NVMeHosts: one for each node that ever reported.
 
-use roadstead_api::v1::HostReport;
+use std::collections::BTreeSet;
+
+use roadstead_api::v1::{GidEntry, HostReport, LinkState, ModuleState, RdmaDevice, RoceVersion};
 use roadstead_crds::condition::{self, READY, Status, reason};
-use roadstead_crds::{NVMeHost, NVMeHostStatus, UnusedDrive};
+use roadstead_crds::{
+    GidStatus, KernelModuleStatus, NVMeHost, NVMeHostStatus, NetdevStatus, RdmaDeviceStatus,
+    UnusedDrive,
+};
 
 use super::reach::{Reach, reach};
 use super::target::transport_word;
@@ -63,7 +68,8 @@ pub(super) fn decide(snapshot: &Snapshot, node: &str, host: &NVMeHost) -> Option
         .then(|| Write::status(object, Change::HostStatus(new), conditions))
 }
 
-fn described(snapshot: &Snapshot, node: &str, host: &HostReport) -> NVMeHostStatus {
+/// What a node reports of itself, in the words of the API.
+pub(super) fn described(snapshot: &Snapshot, node: &str, host: &HostReport) -> NVMeHostStatus {
     let address = snapshot.nodes.get(node).and_then(|n| n.internal_ip.clone());
     NVMeHostStatus {
         conditions: Vec::new(),
@@ -76,6 +82,30 @@ fn described(snapshot: &Snapshot, node: &str, host: &HostReport) -> NVMeHostStat
             .map(Into::into)
             .collect(),
         attach_methods: host.attach_methods.clone(),
+        local_attach: host.local_attach,
+        rdma: rdma_line(&host.rdma_devices),
+        rdma_devices: host.rdma_devices.iter().map(rdma_device).collect(),
+        netdevs: host
+            .netdevs
+            .iter()
+            .map(|n| NetdevStatus {
+                name: n.name.clone(),
+                link: link_word(n.link()).into(),
+                speed_gbps: n.speed_gbps,
+                mtu_bytes: n.mtu_bytes,
+                addresses: n.addresses.clone(),
+            })
+            .collect(),
+        kernel_modules: host
+            .kernel_modules
+            .iter()
+            .filter_map(|m| {
+                Some(KernelModuleStatus {
+                    name: m.name.clone(),
+                    state: module_word(m.state())?.into(),
+                })
+            })
+            .collect(),
         unused_drives: host
             .unused_drives
             .iter()
@@ -89,4 +119,71 @@ fn described(snapshot: &Snapshot, node: &str, host: &HostReport) -> NVMeHostStat
         version: host.version.clone(),
         kernel: host.kernel.clone(),
     }
+}
+
+/// The state of a link as the API has it.
+pub(super) fn link_word(link: LinkState) -> &'static str {
+    match link {
+        LinkState::Up => "Up",
+        LinkState::Down => "Down",
+        LinkState::Unspecified => "Unknown",
+    }
+}
+
+fn module_word(state: ModuleState) -> Option<&'static str> {
+    match state {
+        ModuleState::Builtin => Some("Builtin"),
+        ModuleState::Loaded => Some("Loaded"),
+        ModuleState::Loadable => Some("Loadable"),
+        ModuleState::Unspecified => None,
+    }
+}
+
+/// A GID type as the API has it.
+pub(super) fn version_word(version: RoceVersion) -> Option<&'static str> {
+    match version {
+        RoceVersion::V1 => Some("v1"),
+        RoceVersion::V2 => Some("v2"),
+        RoceVersion::Unspecified => None,
+    }
+}
+
+fn rdma_device(device: &RdmaDevice) -> RdmaDeviceStatus {
+    let gid = |gid: &GidEntry| {
+        Some(GidStatus {
+            type_: version_word(gid.r#type())?.into(),
+            address: gid.address.clone(),
+            prefix_len: gid.prefix_len,
+        })
+    };
+    RdmaDeviceStatus {
+        name: device.name.clone(),
+        port: device.port,
+        link: link_word(device.link()).into(),
+        speed_gbps: device.speed_gbps,
+        mtu_bytes: device.mtu_bytes,
+        netdev: device.netdev.clone(),
+        driver: device.driver.clone(),
+        gids: device.gids.iter().filter_map(gid).collect(),
+        message: device.message.clone(),
+    }
+}
+
+/// The devices in a line, for `kubectl get`: `mlx5_0 Up 100G v2`.
+fn rdma_line(devices: &[RdmaDevice]) -> String {
+    let one = |device: &RdmaDevice| {
+        let mut words = vec![device.name.clone(), link_word(device.link()).into()];
+        if device.speed_gbps > 0 {
+            words.push(format!("{}G", device.speed_gbps));
+        }
+        let versions: BTreeSet<&str> = device
+            .gids
+            .iter()
+            .filter_map(|gid| version_word(gid.r#type()))
+            .collect();
+        words.extend(versions.into_iter().map(Into::into));
+        words.join(" ")
+    };
+    let all: Vec<String> = devices.iter().map(one).collect();
+    all.join(", ")
 }

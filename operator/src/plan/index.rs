@@ -20,6 +20,8 @@ pub(super) struct Index<'a> {
     pub(super) volumes_of_target: BTreeMap<&'a str, Vec<&'a str>>,
     /// Attachments of a volume, in name order.
     pub(super) attachments_of: BTreeMap<&'a str, Vec<(&'a str, &'a NVMeAttachment)>>,
+    /// Attachments of a node, in name order.
+    pub(super) attachments_on: BTreeMap<&'a str, Vec<&'a NVMeAttachment>>,
     volume_reports: HashMap<(&'a str, &'a str), &'a VolumeReport>,
     attachment_reports: HashMap<(&'a str, &'a str), &'a AttachmentReport>,
 }
@@ -32,6 +34,7 @@ impl<'a> Index<'a> {
             known_uuids: HashSet::new(),
             volumes_of_target: BTreeMap::new(),
             attachments_of: BTreeMap::new(),
+            attachments_on: BTreeMap::new(),
             volume_reports: HashMap::new(),
             attachment_reports: HashMap::new(),
         };
@@ -50,6 +53,11 @@ impl<'a> Index<'a> {
                 .entry(attachment.spec.namespace.as_str())
                 .or_default();
             of_volume.push((name, attachment));
+            let on_node = index
+                .attachments_on
+                .entry(attachment.spec.node.as_str())
+                .or_default();
+            on_node.push(attachment);
         }
         for (node, dataplane) in &snapshot.dataplanes {
             let Some(report) = dataplane.live_report() else {

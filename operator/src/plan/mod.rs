@@ -13,10 +13,15 @@
 
 mod access;
 mod attachment;
+mod choice;
+mod ends;
 mod host;
 mod index;
 mod namespace;
+mod network;
+mod paths;
 mod placement;
+mod policy;
 mod reach;
 mod room;
 mod state;
@@ -84,6 +89,9 @@ fn writes(index: &index::Index<'_>, states: &BTreeMap<String, NodeState>) -> Vec
     }
     for attachment in snapshot.attachments.values() {
         writes.extend(attachment::decide(index, &applied, attachment));
+    }
+    for policy in snapshot.policies.values() {
+        writes.extend(policy::decide(snapshot, policy));
     }
     for (node, host) in &snapshot.hosts {
         writes.extend(host::decide(snapshot, node, host));

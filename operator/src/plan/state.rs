@@ -7,10 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
-use roadstead_api::NVME_TCP_PORT;
 use roadstead_api::v1::{
-    Drive, FileSource, MemorySource, Namespace, NodeState, Portal, Subsystem, Transport, Volume,
-    drive::Source,
+    Drive, FileSource, MemorySource, Namespace, NodeState, Subsystem, Volume, drive::Source,
 };
 use roadstead_crds::quantity::parse_bytes;
 use roadstead_crds::{DriveSource, DriveSpec, Target, VOLUME_NSID};
@@ -18,6 +16,7 @@ use uuid::Uuid;
 
 use super::access::{access, host_nqn};
 use super::index::Index;
+use super::network;
 use super::placement::{Placement, is_protected, is_removing};
 use super::room::drive_name;
 
@@ -64,8 +63,9 @@ fn node_state(index: &Index<'_>, node: &str) -> NodeState {
         }
     }
     if !state.drives.is_empty() {
-        state.portals = portals(index, node);
+        state.portals = network::portals(index, node);
     }
+    state.attachments = network::attachments(index, node);
     state.revision = revision(&state);
     state
 }
@@ -106,7 +106,7 @@ fn subsystem(index: &Index<'_>, name: &str, place: &Placement<'_>) -> Subsystem 
         namespaces: vec![Namespace {
             nsid: VOLUME_NSID,
             volume_uuid: place.uuid.into(),
-            ..Namespace::default()
+            ana_group: network::ana_group(index, name, place.node),
         }],
         allow_any_host: false,
         allowed_hosts: allowed.into_iter().map(Into::into).collect(),
@@ -118,23 +118,6 @@ fn serial(uuid: &str) -> String {
     uuid.chars()
         .filter(char::is_ascii_alphanumeric)
         .take(SERIAL_LENGTH)
-        .collect()
-}
-
-/// Where the node serves: its InternalIP, or its pod's address while there is no node object.
-fn portals(index: &Index<'_>, node: &str) -> Vec<Portal> {
-    let info = index.snapshot.nodes.get(node);
-    let of_node = info.and_then(|info| info.internal_ip.as_ref());
-    let of_pod = index.snapshot.dataplanes.get(node).map(|d| &d.address);
-    of_node
-        .or(of_pod)
-        .map(|address| Portal {
-            transport: Transport::Tcp.into(),
-            address: address.clone(),
-            port: u32::from(NVME_TCP_PORT),
-            ..Portal::default()
-        })
-        .into_iter()
         .collect()
 }
 

@@ -1,10 +1,11 @@
 //! Decisions about Targets.
 
-use roadstead_api::v1::{DriveReport, DriveState, NodeReport, Transport};
+use roadstead_api::v1::{DriveReport, DriveState, LinkState, NodeReport, PortalReport, Transport};
 use roadstead_crds::condition::{self, DELETING, READY, Status, find, reason};
 use roadstead_crds::quantity::{for_people, parse_bytes};
-use roadstead_crds::{DriveSource, DriveSpec, DriveStatus, Portal, Target, TargetStatus};
+use roadstead_crds::{DriveSource, DriveSpec, DriveStatus, PortalStatus, Target, TargetStatus};
 
+use super::host::{link_word, version_word};
 use super::index::Index;
 use super::placement::is_protected;
 use super::reach::{PENDING, Reach, is_opening, list_names, reach};
@@ -241,23 +242,32 @@ fn verdict(
     (Status::True, reason::DRIVES_DEGRADED, trouble)
 }
 
-/// The portals that listen.
-pub(super) fn portals(report: &NodeReport) -> Vec<Portal> {
-    report
-        .portals
-        .iter()
-        .filter(|p| p.listening)
-        .filter_map(|p| p.portal.as_ref())
-        .filter_map(portal)
-        .collect()
+/// The portals that listen, in the words of the API; one with a transport or port that it has no words for is left out.
+pub(super) fn portals(report: &NodeReport) -> Vec<PortalStatus> {
+    let listening = report.portals.iter().filter(|p| p.listening);
+    listening.filter_map(portal).collect()
 }
 
-/// A portal in the words of the API; `None` for a transport or port that it has no words for.
-pub(super) fn portal(portal: &roadstead_api::v1::Portal) -> Option<Portal> {
-    Some(Portal {
+fn portal(report: &PortalReport) -> Option<PortalStatus> {
+    let portal = report.portal.as_ref()?;
+    let link = match report.link() {
+        LinkState::Unspecified => "",
+        known => link_word(known),
+    };
+    Some(PortalStatus {
         transport: transport_word(portal.transport())?.into(),
         address: portal.address.clone(),
         port: u16::try_from(portal.port).ok()?,
+        netdev: report.netdev.clone(),
+        rdma_device: report.rdma_device.clone(),
+        roce_versions: report
+            .roce_versions()
+            .filter_map(version_word)
+            .map(Into::into)
+            .collect(),
+        link: link.into(),
+        speed_gbps: report.speed_gbps,
+        mtu_bytes: report.mtu_bytes,
     })
 }
 

@@ -1,8 +1,9 @@
 //! What a plan wants written to the API, and how it is derived without repeating what is there.
 
-use roadstead_crds::condition::{DELETING, READY, Status, find, reason};
+use roadstead_crds::condition::{DELETING, PREFERRED, READY, Status, find, reason};
 use roadstead_crds::{
     Condition, NVMeAttachmentStatus, NVMeHostStatus, NVMeNamespaceStatus, TargetStatus,
+    TransportPolicyStatus,
 };
 
 /// The kinds of objects that the operator writes.
@@ -16,6 +17,8 @@ pub enum Kind {
     Attachment,
     /// NVMeHost.
     Host,
+    /// TransportPolicy.
+    Policy,
 }
 
 /// One version of one object. A write holds only for this version: the API refuses it for any other.
@@ -55,6 +58,8 @@ pub enum Change {
     AttachmentStatus(NVMeAttachmentStatus),
     /// The status of a host.
     HostStatus(NVMeHostStatus),
+    /// The status of a policy.
+    PolicyStatus(TransportPolicyStatus),
     /// A host object that does not exist yet, owned by the Kubernetes node with this UID.
     CreateHost {
         /// UID of the node, if there is a node object.
@@ -73,23 +78,26 @@ pub struct Note {
     pub message: String,
 }
 
-/// The Events that a change of conditions is worth: one for each of `Ready` and `Deleting` whose status or reason
-/// changed, but for steps on the way.
+/// The Events that a change of conditions is worth: one for each of `Ready`, `PreferredPath` and `Deleting` whose status
+/// or reason changed, but for steps on the way.
 pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Note> {
-    [READY, DELETING]
+    [READY, PREFERRED, DELETING]
         .into_iter()
         .filter_map(|type_| {
             let condition = find(new, type_)?;
-            let same = find(old, type_)
+            let before = find(old, type_);
+            let same = before
                 .is_some_and(|b| b.status == condition.status && b.reason == condition.reason);
             let passing = match condition.reason.as_str() {
                 reason::APPLYING | reason::PLACED | reason::REVOKING => true,
                 reason::REMOVING => type_ == READY,
+                // While a device is made its paths come up one after the other.
+                reason::AS_CHOSEN | reason::FAILED_OVER | reason::NO_LIVE_PATH => before.is_none(),
                 _ => false,
             };
             let silent = same || passing;
             (!silent).then(|| Note {
-                warning: type_ == READY && condition.status != Status::True.as_str(),
+                warning: type_ != DELETING && condition.status != Status::True.as_str(),
                 reason: condition.reason.clone(),
                 message: condition.message.clone(),
             })

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use roadstead_crds::{
     DriveSpec, MemorySource, NVMeAttachment, NVMeAttachmentSpec, NVMeHost, NVMeHostSpec,
-    NVMeNamespace, NVMeNamespaceSpec, Target, TargetSpec,
+    NVMeNamespace, NVMeNamespaceSpec, Target, TargetSpec, TransportPolicy, TransportPolicySpec,
 };
 use roadstead_operator::plan::{Change, Kind, ObjectVersion, Write};
 use uuid::Uuid;
@@ -21,6 +21,7 @@ pub struct Api {
     pub namespaces: Map<NVMeNamespace>,
     pub attachments: Map<NVMeAttachment>,
     pub hosts: Map<NVMeHost>,
+    pub policies: Map<TransportPolicy>,
     version: u64,
 }
 
@@ -89,6 +90,16 @@ impl Api {
             .or_insert_with(|| Arc::new(attachment));
     }
 
+    pub fn create_policy(&mut self, name: &str, spec: TransportPolicySpec, now: Timestamp) {
+        let metadata = self.meta(name, now);
+        let policy = TransportPolicy {
+            metadata,
+            spec,
+            status: None,
+        };
+        self.policies.insert(name.into(), Arc::new(policy));
+    }
+
     pub fn delete(&mut self, kind: Kind, name: &str, now: Timestamp) {
         self.version += 1;
         let version = self.version;
@@ -97,6 +108,7 @@ impl Api {
             Kind::Namespace => delete(&mut self.namespaces, name, now, version),
             Kind::Attachment => delete(&mut self.attachments, name, now, version),
             Kind::Host => delete(&mut self.hosts, name, now, version),
+            Kind::Policy => delete(&mut self.policies, name, now, version),
         }
     }
 
@@ -174,6 +186,15 @@ impl Api {
                 Change::HostStatus(status) => o.status = Some(status.clone()),
                 other => panic!("a host cannot take {other:?}"),
             }),
+            Kind::Policy => change_one(
+                &mut self.policies,
+                &write.object,
+                version,
+                |o| match change {
+                    Change::PolicyStatus(status) => o.status = Some(status.clone()),
+                    other => panic!("a policy cannot take {other:?}"),
+                },
+            ),
         }
     }
 }

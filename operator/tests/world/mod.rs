@@ -79,8 +79,7 @@ impl World {
         let mut spec = NVMeNamespaceSpec {
             size: format!("{size_mib}Mi"),
             block_size: 4096,
-            target: None,
-            allowed_nodes: None,
+            ..NVMeNamespaceSpec::default()
         };
         f(&mut spec);
         self.api.create_namespace(name, spec, self.now);
@@ -136,6 +135,7 @@ impl World {
             namespaces: self.api.namespaces.clone(),
             attachments: self.api.attachments.clone(),
             hosts: self.api.hosts.clone(),
+            policies: self.api.policies.clone(),
             nodes: nodes
                 .map(|(name, node)| {
                     let info = NodeInfo {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_api::v1::{
-    AttachmentReport, DriveReport, DriveState, HostReport, NodeReport, NodeState, PathReport,
-    PathState, PortalReport, Transport, VolumeReport, VolumeState,
+    AnaState, AttachmentReport, DriveReport, DriveState, GidEntry, HostReport, LinkState,
+    NodeReport, NodeState, PathReport, PathState, PortalReport, RdmaDevice, RoceVersion, Transport,
+    VolumeReport, VolumeState,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -34,6 +35,12 @@ pub struct Node {
     pub failures: BTreeMap<String, String>,
     /// UUIDs of volumes that the node has a device for.
     pub devices: BTreeSet<String>,
+    /// RDMA ports; with one, the dataplane offers RDMA.
+    pub rdma: Vec<RdmaDevice>,
+    /// It offers volumes of its own without the network.
+    pub local_attach: bool,
+    /// The paths of its devices, all to node b.
+    pub paths: Vec<(Transport, PathState, AnaState)>,
 }
 
 impl Node {
@@ -50,7 +57,26 @@ impl Node {
             applied: NodeState::default(),
             failures: BTreeMap::new(),
             devices: BTreeSet::new(),
+            rdma: Vec::new(),
+            local_attach: false,
+            paths: vec![(Transport::Tcp, PathState::Live, AnaState::Unspecified)],
         }
+    }
+
+    /// Plugs in an RDMA device with RoCE v2.
+    pub fn add_rdma(&mut self) {
+        self.rdma.push(RdmaDevice {
+            name: "mlx5_0".into(),
+            port: 1,
+            link: LinkState::Up.into(),
+            mtu_bytes: 4096,
+            gids: vec![GidEntry {
+                r#type: RoceVersion::V2.into(),
+                address: self.address.clone(),
+                prefix_len: 24,
+            }],
+            ..RdmaDevice::default()
+        });
     }
 
     pub fn host_nqn(&self) -> String {
@@ -119,7 +145,12 @@ impl Node {
                 host_nqn: self.host_nqn(),
                 host_id: "b0a7f8a4-0000-4000-8000-000000000000".into(),
                 version: "0.1.0".into(),
-                transports: vec![Transport::Tcp.into()],
+                transports: match self.rdma.is_empty() {
+                    true => vec![Transport::Tcp.into()],
+                    false => vec![Transport::Tcp.into(), Transport::Rdma.into()],
+                },
+                rdma_devices: self.rdma.clone(),
+                local_attach: self.local_attach,
                 attach_methods: vec!["fuse".into()],
                 unused_drives: Vec::new(),
                 kernel: "6.18".into(),
@@ -139,6 +170,7 @@ impl Node {
                 .map(|p| PortalReport {
                     portal: Some(p.clone()),
                     listening: true,
+                    roce_versions: vec![RoceVersion::V2.into()],
                     ..PortalReport::default()
                 })
                 .collect(),
@@ -213,22 +245,23 @@ impl Node {
     }
 
     fn attachment_report(&self, uuid: &str) -> AttachmentReport {
-        let portal = roadstead_api::v1::Portal {
-            transport: Transport::Tcp.into(),
-            address: "10.0.0.98".into(), // node b
-            port: 4420,
-            ..Default::default()
+        let path = |(transport, state, ana): &(Transport, PathState, AnaState)| PathReport {
+            portal: Some(roadstead_api::v1::Portal {
+                transport: (*transport).into(),
+                address: "10.0.0.98".into(), // node b
+                port: 4420,
+                ..Default::default()
+            }),
+            state: (*state).into(),
+            ana_state: (*ana).into(),
+            ..PathReport::default()
         };
         AttachmentReport {
             id: uuid.into(),
             volume_uuid: uuid.into(),
             method: "fuse".into(),
             device: "/dev/loop0".into(),
-            paths: vec![PathReport {
-                portal: Some(portal),
-                state: PathState::Live.into(),
-                ..PathReport::default()
-            }],
+            paths: self.paths.iter().map(path).collect(),
             ..AttachmentReport::default()
         }
     }
