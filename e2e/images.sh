@@ -47,10 +47,23 @@ pick() {
   for p in bin sbin lib lib64; do ln -sfn "usr/$p" "$dest/$p"; mkdir -p "$dest/usr/$p"; done
 }
 
+# What programs with RDMA look for at run time: the connection manager, and the drivers of devices with their list. What
+# those need comes with them.
+RDMA_DEBS="libibverbs1 librdmacm1 ibverbs-providers"
+rdma_files() {
+  local f
+  # shellcheck disable=SC2086 # several packages
+  for f in $(dpkg-query -L $RDMA_DEBS | grep -E '^/etc/libibverbs\.d/|/libibverbs/.*\.so$|/librdmacm\.so\.[0-9]+$' | sort); do
+    if [ -f "$f" ]; then echo "$f:$f"; fi
+  done
+}
+
 # The image functions take the tar file and the image's name.
 image_roadstead() {
-  local b=$TARGET/$PROFILE
-  mkimage -o "$1" -n "$2" \
+  local b=$TARGET/$PROFILE rdma
+  mapfile -t rdma < <(rdma_files)
+  [ ${#rdma[@]} -gt 10 ] || die "the RDMA libraries are missing: apt-get install $RDMA_DEBS"
+  mkimage -o "$1" -n "$2" "${rdma[@]}" \
     "$b/roadsteadd:/usr/local/bin/roadsteadd" "$b/roadstead-operator:/usr/local/bin/roadstead-operator" \
     "$b/roadstead-csi:/usr/local/bin/roadstead-csi" "$b/roadstead:/usr/local/bin/roadstead" \
     /sbin/mke2fs:/usr/sbin/mkfs.ext4 /sbin/e2fsck:/usr/sbin/e2fsck /sbin/e2fsck:/usr/sbin/fsck.ext4 /sbin/resize2fs:/usr/sbin/resize2fs \
@@ -96,7 +109,11 @@ image_toolbox() {
 key_of() { # what the image's content depends on
   local b=$TARGET/$PROFILE
   case $1 in
-    roadstead) content_key "$b/roadsteadd" "$b/roadstead-operator" "$b/roadstead-csi" "$b/roadstead" /sbin/mke2fs /sbin/mkfs.xfs /sbin/resize2fs ;;
+    roadstead)
+      content_key "$b/roadsteadd" "$b/roadstead-operator" "$b/roadstead-csi" "$b/roadstead" /sbin/mke2fs /sbin/mkfs.xfs /sbin/resize2fs
+      # shellcheck disable=SC2086 # several packages
+      declare -f rdma_files && dpkg-query -W $RDMA_DEBS
+      ;;
     postgres) content_key "$E2E/images/postgres-entry" "$(apt-cache policy postgresql | sed -n 's/.*Candidate: //p')" ;;
     toolbox) content_key "$E2E/images/journal" ;;
   esac
