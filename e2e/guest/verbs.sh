@@ -5,5 +5,12 @@
 rxe_up eth0
 address=$(ip -4 -o addr show dev eth0 | sed -n 's|.* inet \([0-9.]*\)/.*|\1|p')
 rdma link show
-ROADSTEAD_RDMA_ADDRESS=$address timeout 300 soft_roce --test-threads=1 --nocapture "$@" || die "the tests fail with $?: $(dmesg | grep -i rxe | tail -n 20)"
+export ROADSTEAD_RDMA_ADDRESS=$address
+tests() { timeout 300 soft_roce --test-threads=1 --nocapture "$@" || die "the tests fail with $?: $(dmesg | grep -i rxe | tail -n 20)"; }
+tests "$@"
+# Last, for it takes the device away.
+if [ $# = 0 ]; then
+  tests --ignored
+  eventually 20 test ! -e /sys/class/infiniband/rxe-eth0
+fi
 if dmesg | grep -E 'BUG:|WARNING:|Call Trace'; then die "the kernel complains"; fi

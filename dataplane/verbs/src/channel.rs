@@ -66,7 +66,7 @@ pub enum CmEventKind {
         /// The network's reason.
         status: i32,
     },
-    /// The device is gone: everything on it must be dropped.
+    /// The device is gone: everything on it must be dropped. Listeners at an address of it are told, too.
     DeviceRemoved,
     /// Of no importance here.
     Other,

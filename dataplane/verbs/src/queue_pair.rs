@@ -27,6 +27,9 @@ pub struct QueueSizes {
 }
 
 /// A reliable connection with its own completion queue. It belongs to one thread.
+///
+/// Dropping it destroys it before its buffers are free, but keeps the slots of messages that were not looked at from the
+/// shared receives: [`Self::end`] gives them back.
 pub struct QueuePair {
     /// None once it is destroyed.
     pub(crate) raw: Option<NonNull<sys::ibv_qp>>,

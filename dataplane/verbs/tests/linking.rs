@@ -67,6 +67,7 @@ fn a_missing_library_is_named_with_what_to_install() {
         "{text}"
     );
     // What this machine has says the same thing, or nothing.
+    println!("here: {:?}", available().map_err(|error| error.to_string()));
     match available() {
         Ok(()) | Err(VerbsError::NoLibrary { .. }) => {}
         Err(other) => panic!("{other}"),
