@@ -3,7 +3,9 @@
 # rxe_up [INTERFACE...]: an RDMA device on each, named rxe-INTERFACE; the first that is up and has an address by default
 rxe_up() {
   local i
-  modprobe -a rdma_rxe rdma_ucm ib_uverbs
+  # What is loaded last is told first that a device goes: ib_uverbs would wait for the programs on it, which the connection
+  # manager is to tell.
+  modprobe -a ib_uverbs rdma_ucm rdma_rxe
   [ $# -gt 0 ] || set -- eth0
   for i; do
     ip link set "$i" up
