@@ -12,6 +12,8 @@ as_new() {
   kill -KILL $(pidof fio) 2>/dev/null || true
   timeout 30 nvme disconnect-all >/dev/null 2>&1
   if grep -qs N /sys/module/nvme_core/parameters/multipath; then modprobe -r nvme-tcp nvme-fabrics nvme-core; fi
+  # shellcheck disable=SC2046 # several
+  kill -KILL $(pidof roadsteadd) 2>/dev/null || true
   dmesg -c >/dev/null
 }
 # prints REGEX COMMAND...: the command succeeds and prints a line like that; the output stays in /tmp/printed.

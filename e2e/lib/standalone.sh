@@ -89,16 +89,24 @@ guest() {
 GUEST_SECONDS_MAX=1200 # of its life
 guest_up() { # NAME [OPTION OF vm.sh...]
   GUEST=$OUT/guest/$1
-  if [ -e "$GUEST/up" ] && guest_lives && (IN_GUEST_SECONDS=40 in_guest '. /usr/local/bin/lib.sh; as_new'); then return; fi
+  if guest_is_there; then return; fi
   guest_down
+  guest_boot "$@"
+  guest_booted
+}
+guest_is_there() { # and is as new
+  [ -e "$GUEST/up" ] && guest_lives && (IN_GUEST_SECONDS=40 in_guest '. /usr/local/bin/lib.sh; as_new')
+}
+guest_boot() { # NAME [OPTION OF vm.sh...]: begins to boot it
+  GUEST=$OUT/guest/$1
   shift
   mkdir -p "$GUEST"
   # In a session of its own: it outlives this check, whatever becomes of it.
   # The cluster's emulated node, beside it in `make test`, waits for less.
   setsid nice -n 5 "$E2E/vm.sh" -c 2 -m 1024 -t $GUEST_SECONDS_MAX -s "$GUEST" -a "$E2E/guest/lib.sh" "$@" "$E2E/guest/agent.sh" >"$GUEST/log" 2>&1 </dev/null &
   echo $! >"$GUEST/pid"
-  until_ok 120 "the guest has booted ($GUEST/log)" test -e "$GUEST/up"
 }
+guest_booted() { until_ok 120 "the guest has booted ($GUEST/log)" test -e "$GUEST/up"; }
 guest_lives() { kill -0 "$(cat "$GUEST/pid")" 2>/dev/null; }
 guest_down() { # ends every guest of this kind
   local d pid i

@@ -1,5 +1,6 @@
 //! What came out.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -134,13 +135,22 @@ impl Report {
         }
     }
 
+    /// Prints it. That nobody wants to read on (`| head`) is no error.
     pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
+        let mut text = self.text(json)?;
+        text.push('\n');
+        match std::io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn text(&self, json: bool) -> anyhow::Result<String> {
         let output = self.output();
         if json {
-            println!("{}", serde_json::to_string(&output)?);
-            return Ok(());
+            return Ok(serde_json::to_string(&output)?);
         }
-        println!(
+        let mut text = format!(
             "{} {} bytes, depth {} x {} threads: {:.0} IOPS, {:.0} MiB/s in {:.1} s",
             output.rw,
             output.block_size_bytes,
@@ -152,20 +162,25 @@ impl Report {
         );
         for (name, latency) in [("read", &output.read), ("write", &output.write)] {
             if let Some(l) = latency {
-                println!(
-                    "  {name:5} us: mean {:.1}, p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
+                text += &format!(
+                    "\n  {name:5} us: mean {:.1}, p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
                     l.mean_us, l.p50_us, l.p90_us, l.p99_us, l.p999_us, l.max_us
                 );
             }
         }
         if !self.options.no_picture {
-            print!("{}", picture("read", &self.reads));
-            print!("{}", picture("write", &self.writes));
+            for (name, histogram) in [("read", &self.reads), ("write", &self.writes)] {
+                let picture = picture(name, histogram);
+                if !picture.is_empty() {
+                    text.push('\n');
+                    text.push_str(picture.trim_end());
+                }
+            }
         }
         if let Some(blocks) = output.verified_blocks {
-            println!("  {blocks} requests verified");
+            text += &format!("\n  {blocks} requests verified");
         }
-        Ok(())
+        Ok(text)
     }
 
     /// An error when requests failed or data was wrong.

@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# In two guests that are joined by two Ethernets, one with RoCE (eth1, 10.7.0.x) and one for TCP (eth2, 10.8.0.x): the
+# target, .1, with a daemon of ours, and a host with a stock kernel, .2. One function for each step.
+. /usr/local/bin/lib.sh
+. /usr/local/bin/rxe.sh
+NQN=nqn.2026-11.io.roadstead:roce
+ROCE=10.7.0.1
+TCP=10.8.0.1
+
+network() { # NUMBER: this guest's
+  local i
+  for i in eth1:10.7.0 eth2:10.8.0; do
+    ip addr replace "${i#*:}.$1/24" dev "${i%:*}"
+    # The largest frames that carry RoCE packets of 4096 bytes.
+    ip link set "${i%:*}" mtu 4500 up
+  done
+  rxe_up eth1
+}
+
+# serve [LINE OF YAML...]: a new daemon, with a namespace of either block size; the lines are portals
+serve() {
+  network 1
+  modprobe null_blk nr_devices=1 memory_backed=1 gb=1 bs=512
+  rm -rf /tmp/state
+  # What an earlier daemon wrote there: labels are at both ends.
+  dd if=/dev/zero of=/dev/nullb0 bs=1M count=4 conv=fsync status=none
+  dd if=/dev/zero of=/dev/nullb0 bs=1M seek=1020 count=4 conv=fsync status=none
+  {
+    echo "stateDir: /tmp/state"
+    echo "portals:"
+    printf '  - {%s}\n' "$@"
+    cat <<Y
+drives: [{name: d, path: /dev/nullb0}]
+subsystems:
+  - nqn: $NQN
+    allowAnyHost: true
+    namespaces:
+      - {name: a, drive: d, size: 256MiB, uuid: 6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f20}
+      - {name: b, drive: d, size: 64MiB, blockSize: 512}
+Y
+  } >/tmp/config.yaml
+  run_daemon
+}
+run_daemon() {
+  RUST_LOG=info,roadsteadd::serve=debug roadsteadd --config /tmp/config.yaml >>/tmp/daemon.log 2>&1 &
+  echo $! >/tmp/daemon.pid
+  eventually 30 serves
+}
+serves() { roadstead --socket /run/roadstead/roadsteadd.sock status; }
+daemon_killed() { kill -KILL "$(cat /tmp/daemon.pid)"; }
+daemon_log() { tail -n 40 /tmp/daemon.log; }
+pairs() { rdma resource show qp | grep -c roadsteadd; } # the daemon's queue pairs
+are_pairs() { [ "$(pairs)" = "$1" ]; }
+has_pairs() { eventually 20 are_pairs "$1"; } # NUMBER
+link_down() { ip link set "$1" down; } # INTERFACE
+link_up() { ip link set "$1" up; }
+
+# connect TRANSPORT ADDRESS [ARGUMENT...]
+connect() {
+  local transport=$1 address=$2
+  shift 2
+  modprobe -a nvme-tcp nvme-rdma
+  nvme connect -t "$transport" -a "$address" -s 4420 -n $NQN -i 2 --reconnect-delay=1 --keep-alive-tmo=4 --ctrl-loss-tmo=300 "$@"
+  nsof $NQN 1
+}
+discovered() { # the discovery service names both transports, over RoCE
+  modprobe nvme-rdma
+  prints 'trtype: +rdma' nvme discover -t rdma -a $ROCE -s 4420
+  printed 'trtype: +tcp' 'rdma_prtype' "$NQN"
+}
+every_size() {
+  local d bs size
+  for nsid in 1 2; do
+    d=$(nsof $NQN $nsid)
+    for bs in 512 4k 16k 128k 1m 4m; do
+      if [ $nsid = 1 ] && [ $bs = 512 ]; then continue; fi
+      case $bs in *m) size=8m ;; 128k) size=1m ;; *) size=128k ;; esac
+      verified "$d" --name=size --rw=randrw --bs=$bs --size=$size --iodepth=4
+    done
+  done
+}
+every_depth() {
+  local q d
+  d=$(nsof $NQN 1)
+  for q in 1 32 128; do verified "$d" --name=depth --rw=randrw --bs=4k --size=$((q > 1 ? 4096 : 512))k --iodepth=$q; done
+}
+other_commands() { # what has no data, or little
+  local d
+  d=$(nsof $NQN 1)
+  blkdiscard -z -o 0 -l 1m "$d"
+  blkdiscard -o 0 -l 1m "$d"
+  prints '^ *sn' nvme id-ctrl "$d"
+  prints 'data_units_read|Data Units Read' nvme smart-log "$d"
+  refused 'COMPARE|Compare' nvme compare "$d" -s 0 -c 0 -z 4096 -d <(head -c 4096 /dev/urandom)
+}
+# io: verified I/O, again and again, until /host/enough is there; says how long the longest pause was, in milliseconds
+io() {
+  local d i
+  d=$(nsof $NQN 1)
+  rm -f /host/enough
+  touch /host/running
+  for ((i = 1; i < 200; i++)); do
+    verified "$d" --name=cuts --rw=randrw --bs=4k --size=4M --iodepth=8 --rate_iops=400 --verify_backlog=256 --randseed=$i --status-interval=1
+    if [ -e /host/enough ]; then break; fi
+  done
+  if dmesg | grep -E 'I/O error'; then die "the kernel saw an I/O error"; fi
+  echo "$i rounds"
+}
+controller() { # TRANSPORT: its directory in /sys
+  local c
+  for c in /sys/class/nvme/nvme*; do
+    if [ "$(cat "$c/transport")" = "$1" ] && [ "$(cat "$c/subsysnqn")" = $NQN ]; then
+      echo "$c"
+      return
+    fi
+  done
+  die "no controller over $1"
+}
+state_is() { [ "$(cat "$(controller "$1")/state")" = "$2" ]; } # TRANSPORT STATE
+is_live() { eventually 60 state_is "$1" live; }
+is_lost() { eventually 60 state_is "$1" connecting; }
+path_of() { # TRANSPORT: the path of namespace 1
+  local n
+  for n in "$(controller "$1")"/nvme*c*n*; do
+    if [ "$(cat "$n/nsid")" = 1 ]; then echo "$n"; fi
+  done
+}
+writes() { awk '{print $5}' "$(path_of "$1")/stat"; }
+used() { # TRANSPORT
+  local before
+  before=$(writes "$1")
+  sleep 0.5
+  [ "$(writes "$1")" -gt "$before" ]
+}
+unused() { ! used "$1"; }
+is_used() { eventually 60 used "$1"; }
+is_unused() { eventually 60 unused "$1"; }
+ends() { prints 'disconnected [1-9]' nvme disconnect -n $NQN; }
+kernel_is_calm() { if dmesg | grep -E 'I/O error|BUG:|Call Trace'; then die "the kernel complains"; fi; }
