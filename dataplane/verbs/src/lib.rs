@@ -29,6 +29,8 @@
 //!
 //! # Assumed
 //! * The kernel modules of the devices, `rdma_ucm` and `ib_uverbs`. Limits of locked memory that allow the regions.
+//! * Where a driver cannot take a device from a program: `ib_uverbs` loaded before `rdma_ucm`, or no program is told that the
+//!   device goes.
 //! * No `ibacm` service: where one runs, [`Id::resolve_route`] waits for its answer.
 //! * The other end keeps to the buffers that it was given: the key of an [`Access::Remote`] region opens all of it.
 //!
