@@ -49,7 +49,7 @@ run_daemon() {
 serves() { roadstead --socket /run/roadstead/roadsteadd.sock status; }
 daemon_killed() { kill -KILL "$(cat /tmp/daemon.pid)"; }
 daemon_log() { tail -n 40 /tmp/daemon.log; }
-pairs() { rdma resource show qp | grep -c roadsteadd; } # the daemon's queue pairs
+pairs() { rdma resource show qp | grep -c "pid $(cat /tmp/daemon.pid) "; } # the daemon's queue pairs
 are_pairs() { [ "$(pairs)" = "$1" ]; }
 has_pairs() { eventually 20 are_pairs "$1"; } # NUMBER
 link_down() { ip link set "$1" down; } # INTERFACE
