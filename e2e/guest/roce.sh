@@ -52,8 +52,10 @@ daemon_log() { tail -n 40 /tmp/daemon.log; }
 pairs() { rdma resource show qp | grep -c "pid $(cat /tmp/daemon.pid) "; } # the daemon's queue pairs
 are_pairs() { [ "$(pairs)" = "$1" ]; }
 has_pairs() { eventually 20 are_pairs "$1"; } # NUMBER
-link_down() { ip link set "$1" down; } # INTERFACE
-link_up() { ip link set "$1" up; }
+# cut ADDRESS: what is sent there over RoCE's Ethernet arrives nowhere, as with a cable that is pulled behind the switch.
+# (The soft device does not survive that its own interface is taken down: its queue pair for connections stays in error.)
+cut() { ip neigh replace "$1" lladdr 02:00:00:00:00:99 dev eth1 nud permanent; }
+mended() { ip neigh del "$1" dev eth1; }
 
 # connect TRANSPORT ADDRESS [ARGUMENT...]
 connect() {

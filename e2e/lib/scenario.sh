@@ -33,10 +33,10 @@ collect() { # DIRECTORY NAMESPACE: what the cluster looks like after a failure
   mkdir -p "$1"
   local p
   {
-    k get targets,nvmenamespaces,nvmeattachments,nvmehosts,pv,volumeattachments -o wide
+    k get targets,nvmenamespaces,nvmeattachments,nvmehosts,transportpolicies,pv,volumeattachments -o wide
     k get pods,pvc -A -o wide
   } >"$1/objects.txt" 2>&1 || true
-  k get targets,nvmenamespaces,nvmeattachments,nvmehosts -o yaml >"$1/objects.yaml" 2>&1 || true
+  k get targets,nvmenamespaces,nvmeattachments,nvmehosts,transportpolicies -o yaml >"$1/objects.yaml" 2>&1 || true
   k get events -A --sort-by=.lastTimestamp >"$1/events.txt" 2>&1 || true
   k describe pods -n "$2" >"$1/pods.txt" 2>&1 || true
   for p in $(k get pods -n "$NS" -o name); do

@@ -10,6 +10,7 @@ use roadstead_attach::{HostIdentity, Manager};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::capability::Probe;
 use crate::config::{self, Config};
 use crate::control::{self, Node};
 use crate::hold;
@@ -115,6 +116,7 @@ impl Parts {
             server: server.clone(),
             attachments: attachments.clone(),
             identity,
+            probe: Probe::default(),
         };
         let node = Arc::new(Node {
             keeper,

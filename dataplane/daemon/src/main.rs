@@ -3,6 +3,7 @@
 //! Threads: the reactors (`serve`), one for each drive (pool), the reconciler, and this one, which runs the
 //! control API, health and metrics.
 
+mod capability;
 mod config;
 mod control;
 mod daemon;

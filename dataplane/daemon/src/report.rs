@@ -7,6 +7,7 @@ use roadstead_api::v1;
 use roadstead_attach::{Attachment, Manager, PathState, PathStatus};
 use tokio::sync::watch;
 
+use crate::capability::Probe;
 use crate::identity::Identity;
 use crate::serve::{ControllerInfo, IoCounters, Server};
 use crate::status::{DriveStatus, Status, VolumeStatus};
@@ -17,6 +18,7 @@ pub(crate) struct Reporter {
     pub(crate) server: Arc<Server>,
     pub(crate) attachments: Arc<Manager>,
     pub(crate) identity: Identity,
+    pub(crate) probe: Probe,
 }
 
 impl Reporter {
@@ -45,6 +47,9 @@ impl Reporter {
 
     fn host(&self, status: &Status) -> v1::HostReport {
         let methods = self.attachments.available_methods();
+        let uname = rustix::system::uname();
+        let kernel = uname.release().to_string_lossy();
+        let capabilities = self.probe.capabilities(&kernel);
         v1::HostReport {
             host_nqn: self.identity.nqn.clone(),
             host_id: self.identity.id.to_string(),
@@ -52,10 +57,9 @@ impl Reporter {
             transports: vec![v1::Transport::Tcp.into()],
             attach_methods: methods.into_iter().map(str::to_owned).collect(),
             unused_drives: status.unused.clone(),
-            kernel: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
+            kernel: kernel.to_string(),
+            rdma_devices: capabilities.rdma_devices,
+            kernel_modules: capabilities.kernel_modules,
             ..v1::HostReport::default()
         }
     }
