@@ -49,7 +49,7 @@ run_daemon() {
 serves() { roadstead --socket /run/roadstead/roadsteadd.sock status; }
 daemon_killed() { kill -KILL "$(cat /tmp/daemon.pid)"; }
 daemon_log() { tail -n 40 /tmp/daemon.log; }
-pairs() { rdma resource show qp | grep -c "pid $(cat /tmp/daemon.pid) "; } # the daemon's queue pairs
+pairs() { rdma resource show qp | grep -c "type RC"; } # connected queue pairs: all are the daemon's
 are_pairs() { [ "$(pairs)" = "$1" ]; }
 has_pairs() { eventually 20 are_pairs "$1"; } # NUMBER
 # cut ADDRESS: what is sent there over RoCE's Ethernet arrives nowhere, as with a cable that is pulled behind the switch.
