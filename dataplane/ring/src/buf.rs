@@ -306,20 +306,20 @@ mod tests {
             let start = buf.as_ptr().addr();
             start >= base.as_ptr().addr()
                 && start + buf.capacity() <= base.as_ptr().addr() + size
-                && start % BUF_MIN_BYTES == 0
+                && start.is_multiple_of(BUF_MIN_BYTES)
         };
         let mut held: Vec<IoBuf> = Vec::new();
         let mut random = 7u32;
         for _ in 0..20_000 {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let len = 1usize << (random >> 20) % 21;
-            if random % 3 == 0 && !held.is_empty() {
+            let len = 1usize << ((random >> 20) % 21);
+            if random.is_multiple_of(3) && !held.is_empty() {
                 held.swap_remove((random >> 8) as usize % held.len());
             } else if let Some(mut buf) = pool.alloc(len) {
                 assert!(within(&buf));
-                buf.fill((random >> 12) as u8);
+                buf.fill(random.to_le_bytes()[1]);
                 held.push(buf);
-            } else if random % 5 == 0 {
+            } else if random.is_multiple_of(5) {
                 held.clear();
             }
             let mut ranges: Vec<_> = held
