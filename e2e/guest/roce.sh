@@ -65,6 +65,12 @@ connect() {
   nvme connect -t "$transport" -a "$address" -s 4420 -n $NQN -i 2 --reconnect-delay=1 --keep-alive-tmo=4 --ctrl-loss-tmo=300 "$@"
   nsof $NQN 1
 }
+connect_all() { # once for each transport: it connects no other than that by which it asks
+  modprobe -a nvme-tcp nvme-rdma
+  nvme connect-all -t rdma -a $ROCE -s 4420 -i 2 --reconnect-delay=1 --keep-alive-tmo=4 --ctrl-loss-tmo=300
+  nvme connect-all -t tcp -a $TCP -s 4420 -i 2 --reconnect-delay=1 --keep-alive-tmo=4 --ctrl-loss-tmo=300
+  nsof $NQN 1
+}
 discovered() { # the discovery service names both transports, over RoCE
   modprobe nvme-rdma
   prints 'trtype: +rdma' nvme discover -t rdma -a $ROCE -s 4420

@@ -5,7 +5,7 @@ NEEDS=vm
 check kernel-host "A stock kernel's nvme-rdma host finds our target by discovery and connects; verified I/O of every size and depth, on blocks of 512 and 4096 bytes; nothing of the device is left after it." 420
 check link-cut "The Ethernet of the RoCE devices goes dark and comes back during verified I/O: the host reconnects, no error." 240
 check daemon-killed "The daemon is killed during verified I/O and starts again: the host reconnects over RDMA, no error." 240
-check both-transports "One namespace over RoCE and TCP, the latter non-optimized: RoCE is used; its Ethernet goes dark and I/O goes on over TCP without an error; it comes back and is used again." 300
+check both-transports "One namespace over RoCE and TCP, the latter non-optimized, both connected by connect-all: RoCE is used; its Ethernet goes dark and I/O goes on over TCP without an error; it comes back and is used again." 300
 scenario_end() { guest_down; }
 
 LINKS=$OUT/links
@@ -98,7 +98,7 @@ kill_daemon() {
 }
 both_transports() {
   ready "$RDMA_PORTAL" "$TCP_PORTAL, anaState: nonOptimized"
-  on host "connect rdma 10.7.0.1; connect tcp 10.8.0.1"
+  on host connect_all
   with_io fail_over
   on host "ends; kernel_is_calm"
 }
