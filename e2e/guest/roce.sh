@@ -49,6 +49,10 @@ run_daemon() {
 serves() { roadstead --socket /run/roadstead/roadsteadd.sock status; }
 daemon_killed() { kill -KILL "$(cat /tmp/daemon.pid)"; }
 daemon_log() { tail -n 40 /tmp/daemon.log; }
+grow() { # namespace a, to 300 MiB, under connected hosts
+  sed -i 's/size: 256MiB/size: 300MiB/' /tmp/config.yaml
+  kill -HUP "$(cat /tmp/daemon.pid)"
+}
 pairs() { rdma resource show qp | grep -c "type RC"; } # connected queue pairs: all are the daemon's
 are_pairs() { [ "$(pairs)" = "$1" ]; }
 has_pairs() { eventually 20 are_pairs "$1"; } # NUMBER
@@ -76,6 +80,9 @@ discovered() { # the discovery service names both transports, over RoCE
   prints 'trtype: +rdma' nvme discover -t rdma -a $ROCE -s 4420
   printed 'trtype: +tcp' 'rdma_prtype' "$NQN"
 }
+# grown: the host hears of it by itself. With its seldom keep-alive nothing else goes over the admin queue.
+has_size() { [ "$(blockdev --getsize64 "$(nsof $NQN 1)")" = $((300 << 20)) ]; }
+grown() { eventually 10 has_size; }
 every_size() {
   local d bs size
   for nsid in 1 2; do
@@ -101,14 +108,14 @@ other_commands() { # what has no data, or little
   prints 'data_units_read|Data Units Read' nvme smart-log "$d"
   refused 'COMPARE|Compare' nvme compare "$d" -s 0 -c 0 -z 4096 -d <(head -c 4096 /dev/urandom)
 }
-# io: verified I/O, again and again, until /host/enough is there; says how long the longest pause was, in milliseconds
+# io: verified I/O, again and again, until /host/enough is there
 io() {
   local d i
   d=$(nsof $NQN 1)
   rm -f /host/enough
   touch /host/running
   for ((i = 1; i < 200; i++)); do
-    verified "$d" --name=cuts --rw=randrw --bs=4k --size=4M --iodepth=8 --rate_iops=400 --verify_backlog=256 --randseed=$i --status-interval=1
+    verified "$d" --name=cuts --rw=randrw --bs=4k --size=4M --iodepth=8 --rate_iops=400 --verify_backlog=256 --randseed=$i
     if [ -e /host/enough ]; then break; fi
   done
   if dmesg | grep -E 'I/O error'; then die "the kernel saw an I/O error"; fi

@@ -2,7 +2,7 @@
 # NVMe/RDMA over RoCE v2 between two virtual machines with the soft device: a stock kernel's host and a daemon of ours.
 NEEDS=vm
 . "$E2E/lib/standalone.sh"
-check kernel-host "A stock kernel's nvme-rdma host finds our target by discovery and connects; verified I/O of every size and depth, on blocks of 512 and 4096 bytes; nothing of the device is left after it." 420
+check kernel-host "A stock kernel's nvme-rdma host finds our target by discovery and connects; verified I/O of every size and depth, on blocks of 512 and 4096 bytes; a namespace that grows is told at once; nothing of the device is left after it." 420
 check link-cut "The Ethernet of the RoCE devices goes dark and comes back during verified I/O: the host reconnects, no error." 240
 check daemon-killed "The daemon is killed during verified I/O and starts again: the host reconnects over RDMA, no error." 240
 check both-transports "One namespace over RoCE and TCP, the latter non-optimized, both connected by connect-all: RoCE is used; its Ethernet goes dark and I/O goes on over TCP without an error; it comes back and is used again." 300
@@ -59,7 +59,9 @@ with_io() { # COMMAND...: while the host writes and verifies
 
 kernel_host() {
   ready "$RDMA_PORTAL" "$TCP_PORTAL"
-  on host "discovered; connect rdma 10.7.0.1; every_size; every_depth; other_commands"
+  on host "discovered; connect rdma 10.7.0.1 --keep-alive-tmo=60; every_size; every_depth; other_commands"
+  on target grow
+  on host grown
   on target "has_pairs 3" # the admin queue and two for I/O
   on host "ends; kernel_is_calm"
   on target "has_pairs 0"

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use roadstead_api::v1;
+use roadstead_nvme::Transport;
 use roadstead_ring::Activity;
 
 /// Ticks of /proc's clocks in a second; the kernel fixes it for user space.
@@ -88,9 +89,15 @@ pub(crate) fn text(
             continue;
         };
         let port = portal.port.to_string();
+        let transport = match portal.transport() {
+            v1::Transport::Rdma => Transport::Rdma,
+            _ => Transport::Tcp,
+        };
+        // The same address and port may be one of each transport.
         let labels = [
             ("address", portal.address.as_str()),
             ("port", port.as_str()),
+            ("transport", transport.name()),
         ];
         family.sample(&labels, u8::from(listed.listening));
     }

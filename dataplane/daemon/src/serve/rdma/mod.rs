@@ -352,6 +352,7 @@ impl Fabric {
                 && let Some(part) = self.parts.get(host.part())
             {
                 host.resume(backend, io, part, index);
+                host.flush();
                 if host.lists() {
                     self.waiting.push(index);
                 }
@@ -374,12 +375,14 @@ impl Fabric {
         for index in 0..self.hosts.len() {
             if let Some(Some(host)) = self.hosts.get_mut(index)
                 && let Some(part) = self.parts.get(host.part())
-                && let Err(gone) = host.tick(backend, io, part, index)
             {
-                self.end(backend, index, &gone);
+                match host.tick(backend, io, part, index) {
+                    // An event goes to a host that is not busy, too.
+                    Ok(()) => host.flush(),
+                    Err(gone) => self.end(backend, index, &gone),
+                }
             }
         }
-        self.flush();
     }
 
     /// Ends a connection; its I/O at drives goes on without it.
