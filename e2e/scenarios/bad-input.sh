@@ -21,12 +21,14 @@ mounted_drive() {
   node 1 sh -ec "mkfs.ext4 -q $dev; mkdir -p /mnt/$ID; mount $dev /mnt/$ID; echo precious >/mnt/$ID/file; sync"
   later node 1 umount "/mnt/$ID"
   device_target "$ID" 1 "$dev"
-  later k delete target "$ID" --timeout=60s
+  later k delete target "$ID" --ignore-not-found --timeout=60s
   wait_drive "$ID" '^Refused (Mounted|InUse): .+'
   wait_condition "target/$ID" Ready '^False'
   device_target "$ID" 1 "$dev" true
   never_within 6 "force takes a mounted drive" drive_like "$ID" '^Online'
   drive_like "$ID" '^Refused'
+  # A drive that is no longer mounted may be taken, because force says so: nobody may want it then.
+  k delete target "$ID" --timeout=60s
   node 1 umount "/mnt/$ID"
   node 1 e2fsck -fn "$dev" || die "the file system is damaged"
   node 1 mount "$dev" "/mnt/$ID"
