@@ -1,5 +1,7 @@
 //! What a host asks of its rim, and what it reports.
 
+use std::time::Duration;
+
 use roadstead_nvme::Sqe;
 
 use crate::queue::Transfer;
@@ -116,4 +118,8 @@ pub struct PathReport {
     pub state: PathState,
     /// Its last error, or its ANA state when that is not the best.
     pub message: String,
+    /// Of a Keep Alive, smoothed; `None` before the first was answered.
+    pub round_trip: Option<Duration>,
+    /// How often it was lost while it was live.
+    pub losses: u32,
 }

@@ -147,6 +147,16 @@ impl Control {
         Self::admin(AdminCommand::Abort { qid, cid }, 0)
     }
 
+    /// Ends another controller.
+    pub(crate) fn cross_controller_reset(cntlid: u16, instance: Instance) -> Self {
+        let command = AdminCommand::CrossControllerReset {
+            cntlid,
+            instance: instance.number,
+            instance_random: instance.random,
+        };
+        Self::admin(command, 0)
+    }
+
     pub(crate) fn keep_alive() -> Self {
         Self::admin(AdminCommand::KeepAlive, 0)
     }
@@ -171,6 +181,17 @@ pub(crate) struct ControllerData {
     pub(crate) ana: Option<Ana>,
     /// How long it takes to end its commands once it has ended.
     pub(crate) quiesce: Duration,
+    /// By what another controller can be asked to end it.
+    pub(crate) instance: Option<Instance>,
+    /// It ends other controllers when asked to.
+    pub(crate) resets_others: bool,
+}
+
+/// What tells a controller from others that had its identifier (Base Specification 2.3, CIU and CIRN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instance {
+    number: u8,
+    random: u64,
 }
 
 /// The ANA capabilities of a controller.
@@ -208,6 +229,11 @@ impl ControllerData {
                     .saturating_add(len_u32::<AnaHeader>()),
             }),
             quiesce: Duration::from_millis(u16::from_le_bytes(*quiesce).into()),
+            instance: (page.instance != 0).then(|| Instance {
+                number: page.instance,
+                random: page.instance_random.get(),
+            }),
+            resets_others: page.cross_controller_resets != 0,
         })
     }
 }

@@ -8,8 +8,19 @@ use roadstead_nvme::identify::cns;
 use crate::admin::Control;
 use crate::ana::Access;
 use crate::choice::Candidate;
+use crate::host::Fencing;
 use crate::queue::{Check, InFlight, Queue};
 use crate::setup::{Grants, Way};
+
+/// A controller that answers nothing for so long, though commands are in flight, is probed, if there is another path.
+const PROBE_AFTER: Duration = Duration::from_millis(100);
+/// A probe that is not answered for so many of the usual round trips, and for so long at least, costs the path.
+const ROUND_TRIPS_MAX: u32 = 4;
+const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(200);
+/// The same before a round trip was measured.
+const PROBE_TIMEOUT_FIRST: Duration = Duration::from_secs(1);
+/// The part of the round trip that one measurement makes.
+const SMOOTHING: u32 = 8;
 
 /// Something to be read from the controller after an event, or on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +53,12 @@ pub(crate) struct Association {
     next_queue: usize,
     pub(crate) keep_alive_at: Instant,
     pub(crate) keep_alive_sent: Option<Instant>,
+    /// When the controller last answered, or was asked while nothing was in flight.
+    pub(crate) heard_at: Instant,
+    /// Of Keep Alives, smoothed; `None` before the first.
+    pub(crate) round_trip: Option<Duration>,
+    /// Another controller that this one is asked to end.
+    pub(crate) fencing: Option<Fencing>,
     /// What is to be read; the first is being read. Each kind waits at most once.
     pub(crate) looks: VecDeque<Look>,
     /// At most one is under way.
@@ -49,7 +66,7 @@ pub(crate) struct Association {
 }
 
 impl Association {
-    pub(crate) fn new(way: &Way, queues: Vec<Queue>, keep_alive_at: Instant, now: Instant) -> Self {
+    pub(crate) fn new(way: &Way, queues: Vec<Queue>, now: Instant) -> Self {
         let mut this = Self {
             grants: way.grants,
             nsid: way.info.nsid,
@@ -58,8 +75,12 @@ impl Association {
             transition_until: None,
             queues,
             next_queue: 0,
-            keep_alive_at,
+            // At once: it is the first measurement.
+            keep_alive_at: now,
             keep_alive_sent: None,
+            heard_at: now,
+            round_trip: None,
+            fencing: None,
             looks: VecDeque::new(),
             abort: None,
         };
@@ -82,13 +103,16 @@ impl Association {
             path,
             is_optimized: self.access == Access::Optimized,
             has_room: self.queues.iter().any(Queue::has_room),
-            in_flight: self.queues.iter().map(Queue::in_flight).sum(),
+            in_flight: self.in_flight(),
         }
     }
 
     /// Starts a command on the next queue that has room, in turn: its queue and identifier. `None`: no room.
     pub(crate) fn start(&mut self, command: InFlight) -> Option<(u16, u16)> {
         let count = self.queues.len();
+        if self.in_flight() == 0 {
+            self.heard_at = command.started;
+        }
         for step in 0..count {
             let index = (self.next_queue + step) % count;
             if let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.has_room()) {
@@ -149,12 +173,47 @@ impl Association {
         }
     }
 
+    /// Commands of requests in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.queues.iter().map(Queue::in_flight).sum()
+    }
+
+    /// Keep Alive was answered.
+    pub(crate) fn kept_alive(&mut self, keep_alive: Duration, now: Instant) {
+        if let Some(sent) = self.keep_alive_sent.take() {
+            let sample = now.saturating_duration_since(sent);
+            let smoothed = |last: Duration| last - last / SMOOTHING + sample / SMOOTHING;
+            self.round_trip = Some(self.round_trip.map_or(sample, smoothed));
+        }
+        self.keep_alive_at = now + keep_alive / 2;
+    }
+
+    /// When Keep Alive is due: for the controller's sake, or as a probe when nothing comes of what is in flight.
+    /// `has_other`: requests could go over another path.
+    pub(crate) fn keep_alive_due(&self, has_other: bool) -> Instant {
+        let probe = self.heard_at + PROBE_AFTER;
+        match has_other && self.in_flight() > 0 {
+            true => self.keep_alive_at.min(probe),
+            false => self.keep_alive_at,
+        }
+    }
+
+    /// When the controller counts as lost, unless it answers before. Who has another path does not wait for long.
+    pub(crate) fn lost_at(&self, keep_alive: Duration, has_other: bool) -> Option<Instant> {
+        let sent = self.keep_alive_sent?;
+        if !has_other {
+            return Some(sent + keep_alive);
+        }
+        let usual = self.round_trip.map(|usual| usual * ROUND_TRIPS_MAX);
+        let patience = usual.unwrap_or(PROBE_TIMEOUT_FIRST).max(PROBE_TIMEOUT_MIN);
+        Some(sent.max(self.heard_at) + patience.min(keep_alive))
+    }
+
     /// When something has to be done about time.
-    pub(crate) fn deadline(&self, keep_alive: Duration) -> Instant {
-        let alive = match self.keep_alive_sent {
-            Some(at) => at + keep_alive,
-            None => self.keep_alive_at,
-        };
+    pub(crate) fn deadline(&self, keep_alive: Duration, has_other: bool) -> Instant {
+        let alive = self
+            .lost_at(keep_alive, has_other)
+            .unwrap_or_else(|| self.keep_alive_due(has_other));
         let busy = self.queues.iter().filter(|queue| queue.in_flight() > 0);
         busy.map(|queue| queue.check_at)
             .chain(self.transition_until)

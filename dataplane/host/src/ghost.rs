@@ -5,6 +5,7 @@
 //! write the same, so only other writes have to wait: a write is not sent while a copy of another one may be under
 //! way to one of its blocks. It is known not to be when
 //! - the path has a new controller: the target lets a host in again after the last I/O of its ended controllers; or
+//! - the target says that it has ended the old controller, asked to over another path (Cross-Controller Reset); or
 //! - so much time has passed that the old controller has ended by its keep-alive timer (twice the time-out, for timers
 //!   restarted by traffic), and has quiesced (Command Quiesce Time) (Base Specification 2.1, section 9.6.2).
 
@@ -54,8 +55,13 @@ impl Ghosts {
         ghosts.any(|ghost| ghost.sequence != sequence && ghost.range.overlaps(range))
     }
 
-    /// The path has a new controller. True if something that waited may go on.
-    pub(crate) fn reconnected(&mut self, path: usize) -> bool {
+    /// Whether there are any of the path.
+    pub(crate) fn has(&self, path: usize) -> bool {
+        self.0.iter().any(|ghost| ghost.path == path)
+    }
+
+    /// The controller of the path has ended. True if something that waited may go on.
+    pub(crate) fn ended(&mut self, path: usize) -> bool {
         self.retain(|ghost| ghost.path != path)
     }
 
@@ -101,8 +107,8 @@ mod tests {
         for (sequence, range, waits) in table {
             assert_eq!(ghosts.block(sequence, range), waits, "{sequence} {range:?}");
         }
-        assert!(!ghosts.reconnected(2));
-        assert!(ghosts.reconnected(1));
+        assert!(!ghosts.ended(2));
+        assert!(ghosts.ended(1));
         assert!(!ghosts.block(9, range(20, 4)) && ghosts.block(9, range(10, 4)));
         assert_eq!(ghosts.deadline(), Some(now + Duration::from_secs(3)));
         assert!(!ghosts.expire(now + Duration::from_secs(2)));

@@ -2,6 +2,7 @@
 
 mod control;
 mod events;
+mod fence;
 mod life;
 
 use std::collections::VecDeque;
@@ -9,6 +10,8 @@ use std::time::Instant;
 
 use roadstead_nvme::Sqe;
 use roadstead_nvme::command::{Blocks, IoCommand};
+
+pub(crate) use fence::Fencing;
 
 use crate::action::{Action, Command, Epoch, PathReport, Payload};
 use crate::association::Association;

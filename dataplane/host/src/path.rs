@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::action::{Epoch, PathReport, PathState};
-use crate::admin::Control;
+use crate::admin::{Control, Instance};
 use crate::association::Association;
 use crate::backoff::Backoff;
 use crate::flow::later;
@@ -26,6 +26,19 @@ pub(crate) enum Phase {
     Live,
 }
 
+/// A controller that has to be ended.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    /// Of the path.
+    pub(crate) attempt: u32,
+    pub(crate) cntlid: u16,
+    pub(crate) instance: Instance,
+    /// When to ask for it.
+    pub(crate) at: Instant,
+    /// Another controller was asked.
+    pub(crate) is_asked: bool,
+}
+
 /// A path.
 #[derive(Debug)]
 pub(crate) struct Path {
@@ -40,6 +53,10 @@ pub(crate) struct Path {
     pub(crate) down_since: Option<Instant>,
     /// After a path-related status: it is left alone until then.
     pub(crate) rest_until: Option<Instant>,
+    /// Its last controller has to be ended, as commands of it may still take effect.
+    pub(crate) fence: Option<Fence>,
+    /// How often it was lost while it was live.
+    pub(crate) losses: u32,
     is_failed: bool,
     /// What was last reported: whether it is live, has failed, and its ANA state.
     shown: (bool, bool, &'static str),
@@ -59,6 +76,8 @@ impl Path {
             error: String::new(),
             down_since: Some(now),
             rest_until: None,
+            fence: None,
+            losses: 0,
             is_failed: false,
             shown: (false, false, ""),
         }
@@ -74,6 +93,13 @@ impl Path {
         let is_usable =
             self.is_live() && association.access.is_usable() && self.rest_until.is_none();
         is_usable.then_some(association)
+    }
+
+    /// Whether its controller can be asked to end another one, and is not ending one already.
+    pub(crate) fn can_fence(&self) -> bool {
+        let association = self.association.as_ref();
+        let can = association.is_some_and(|a| a.grants.resets_others && a.fencing.is_none());
+        self.is_live() && can
     }
 
     /// Takes note of whether it works, and for how long it has not. True if the report is another one.
@@ -100,20 +126,18 @@ impl Path {
     }
 
     pub(crate) fn report(&self) -> PathReport {
-        let ana = self.association.as_ref().map_or("", |a| a.access.text());
-        match (self.is_live(), self.is_failed) {
-            (true, _) => PathReport {
-                state: PathState::Live,
-                message: ana.into(),
-            },
-            (false, true) => PathReport {
-                state: PathState::Failed,
-                message: self.error.clone(),
-            },
-            (false, false) => PathReport {
-                state: PathState::Connecting,
-                message: self.error.clone(),
-            },
+        let association = self.association.as_ref();
+        let ana = association.map_or("", |a| a.access.text());
+        let (state, message) = match (self.is_live(), self.is_failed) {
+            (true, _) => (PathState::Live, ana.into()),
+            (false, true) => (PathState::Failed, self.error.clone()),
+            (false, false) => (PathState::Connecting, self.error.clone()),
+        };
+        PathReport {
+            state,
+            message,
+            round_trip: association.and_then(|a| a.round_trip),
+            losses: self.losses,
         }
     }
 }

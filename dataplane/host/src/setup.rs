@@ -10,7 +10,8 @@ use roadstead_nvme::{Cqe, Status};
 use uuid::Uuid;
 
 use crate::admin::{
-    Ana, Control, ControllerData, NamespaceData, descriptor_uuid, namespace_list, zeroes_limit,
+    Ana, Control, ControllerData, Instance, NamespaceData, descriptor_uuid, namespace_list,
+    zeroes_limit,
 };
 use crate::ana::{Access, group_state};
 use crate::config::{HostConfig, Wanted};
@@ -94,6 +95,10 @@ pub(crate) struct Grants {
     pub(crate) ana: Option<Ana>,
     /// How long it takes to end its commands once it has ended.
     pub(crate) quiesce: Duration,
+    /// By what another controller can be asked to end it.
+    pub(crate) instance: Option<Instance>,
+    /// It ends other controllers when asked to.
+    pub(crate) resets_others: bool,
 }
 
 /// The way to a namespace through one controller.
@@ -369,6 +374,8 @@ impl SetUp {
             events: controller.events,
             ana: controller.ana.filter(|ana| ana.log_bytes <= transfer_bytes),
             quiesce: controller.quiesce,
+            instance: controller.instance,
+            resets_others: controller.resets_others,
         };
         let info = NamespaceInfo {
             nsid: self.nsid,

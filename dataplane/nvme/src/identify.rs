@@ -92,7 +92,13 @@ pub struct IdentifyController {
     /// See [`controller_type`].
     pub controller_type: u8,
     /// Reserved.
-    pub reserved112: [u8; 144],
+    pub reserved112: [u8; 23],
+    /// Tells this controller from earlier ones with its identifier; 0: not told (base specification 2.3).
+    pub instance: u8,
+    /// A random number, for the same.
+    pub instance_random: U64,
+    /// Reserved.
+    pub reserved144: [u8; 112],
     /// Optional admin commands.
     pub admin_commands: U16,
     /// Aborts in flight, zero's based.
@@ -177,8 +183,12 @@ pub struct IdentifyController {
     pub sgl_descriptors: u8,
     /// Optional fabrics commands: bit 0 Disconnect.
     pub fabrics_commands: U16,
+    /// Reserved: type of a discovery controller.
+    pub reserved1806: u8,
+    /// Cross-Controller Resets that may be in progress; 0: there are none (base specification 2.3).
+    pub cross_controller_resets: u8,
     /// Reserved.
-    pub reserved1806: [u8; 242],
+    pub reserved1808: [u8; 240],
     /// Power state descriptors, then vendor specific bytes.
     pub reserved2048: [u8; 2048],
 }

@@ -21,6 +21,8 @@ pub mod admin {
     pub const ASYNC_EVENT: u8 = 0x0c;
     /// Keep Alive.
     pub const KEEP_ALIVE: u8 = 0x18;
+    /// Cross-Controller Reset (base specification 2.3).
+    pub const CROSS_CONTROLLER_RESET: u8 = 0x38;
 }
 
 /// Commands of the NVM command set.

@@ -59,6 +59,7 @@ statuses! {
     FEATURE_NOT_SAVEABLE = 0x10d, "feature identifier not saveable";
     FEATURE_NOT_CHANGEABLE = 0x10e, "feature not changeable";
     FEATURE_NOT_NAMESPACE_SPECIFIC = 0x10f, "feature not namespace specific";
+    CROSS_CONTROLLER_RESET_LIMIT = 0x141, "cross-controller reset limit exceeded";
     CONNECT_INCOMPATIBLE_FORMAT = 0x180, "incompatible format of Connect";
     CONNECT_CONTROLLER_BUSY = 0x181, "controller busy";
     CONNECT_INVALID_PARAMETERS = 0x182, "invalid Connect parameters";

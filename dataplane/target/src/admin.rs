@@ -8,10 +8,17 @@ use roadstead_nvme::{AdminCommand, FabricsCommand, Sqe, Status, opcode};
 use crate::controller::{Controller, Ended, Kind};
 use crate::queue::{Completion, Decision, Tag};
 use crate::registry::Registry;
+use crate::work::Drain;
 use crate::{features, identify, limits, logs, reservation_features};
 
 /// How long a controller may need to become ready, 500 ms.
 const READY_500MS: u8 = 10;
+
+/// A Cross-Controller Reset is done: immediately, as far as its host is concerned.
+const RESET_DONE: Completion = Completion {
+    status: Status::SUCCESS,
+    result: 1,
+};
 
 #[derive(Debug)]
 pub(crate) struct AdminQueue {
@@ -21,6 +28,8 @@ pub(crate) struct AdminQueue {
     held: Vec<Held>,
     /// Held commands that were aborted.
     aborted: Vec<Tag>,
+    /// Resets of other controllers that wait for these controllers' I/O: at most [`limits::CROSS_CONTROLLER_RESETS_MAX`].
+    resets: Vec<(Tag, Drain)>,
     seen_epoch: u64,
     /// There may be an event for a held command.
     look: bool,
@@ -40,6 +49,7 @@ impl AdminQueue {
             controller,
             held: Vec::new(),
             aborted: Vec::new(),
+            resets: Vec::new(),
             seen_epoch,
             look: true,
         }
@@ -78,6 +88,11 @@ impl AdminQueue {
     pub(crate) fn next_event(&mut self) -> Option<(Tag, Completion)> {
         if let Some(tag) = self.aborted.pop() {
             return Some((tag, Status::ABORT_REQUESTED.into()));
+        }
+        let over = self.resets.iter_mut().position(|(_, io)| io.is_over());
+        if let Some(index) = over {
+            let (tag, _) = self.resets.swap_remove(index);
+            return Some((tag, RESET_DONE));
         }
         if !self.look {
             return None;
@@ -251,7 +266,46 @@ impl AdminQueue {
                 Ok(Decision::Hold)
             }
             AdminCommand::Abort { qid, cid } => Ok(Decision::Complete(self.abort(qid, cid))),
+            AdminCommand::CrossControllerReset { .. } if !is_io => {
+                Err(Status::INVALID_OPCODE.dnr())
+            }
+            AdminCommand::CrossControllerReset {
+                cntlid,
+                instance,
+                instance_random,
+            } => self.reset_other(tag, cntlid, instance, instance_random),
         }
+    }
+
+    /// Ends a controller that the host cannot reach. The command completes when nothing of it is in flight any more, so
+    /// it is always an immediate reset, of which no log needs to tell.
+    fn reset_other(
+        &mut self,
+        tag: Tag,
+        cntlid: u16,
+        instance: u8,
+        instance_random: u64,
+    ) -> Result<Decision, Status> {
+        let identity = self.controller.identity();
+        if cntlid == identity.cntlid {
+            return Err(Status::INVALID_FIELD.dnr());
+        }
+        if self.resets.len() >= usize::from(limits::CROSS_CONTROLLER_RESETS_MAX) {
+            return Err(Status::CROSS_CONTROLLER_RESET_LIMIT);
+        }
+        let mut io = self
+            .registry
+            .reset_other(identity, cntlid, instance, instance_random);
+        if io.is_over() {
+            return Ok(Decision::Complete(RESET_DONE));
+        }
+        self.resets.push((tag, io));
+        Ok(Decision::Hold)
+    }
+
+    /// Whether a reset waits for I/O of another controller.
+    pub(crate) fn is_draining(&self) -> bool {
+        !self.resets.is_empty()
     }
 
     /// Aborts a held request. Every other command is on its way to completion and is left alone, which a host must

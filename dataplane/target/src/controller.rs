@@ -38,6 +38,10 @@ pub(crate) struct Identity {
     pub(crate) host_id: [u8; 16],
     /// The address of ours that the host reached.
     pub(crate) local: Portal,
+    /// Tells it from earlier ones with its identifier; not 0.
+    pub(crate) instance: u8,
+    /// The same, but cannot be guessed.
+    pub(crate) instance_random: u64,
 }
 
 /// A controller.
@@ -111,6 +115,9 @@ pub enum Ended {
     /// A host reset the subsystem.
     #[error("a host reset the subsystem")]
     SubsystemReset,
+    /// Its host ended it by another controller, as it could not reach this one.
+    #[error("its host ended it by another controller")]
+    CrossControllerReset,
     /// Its host disconnected one of its I/O queues; the others go on.
     #[error("its host disconnected this queue")]
     Disconnected,

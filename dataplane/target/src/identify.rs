@@ -236,7 +236,11 @@ fn identify_controller(controller: &Controller, registry: &Registry) -> Identify
         Kind::Discovery => {
             data.controller_type = controller_type::DISCOVERY;
         }
-        Kind::Io => io_fields(&mut data, identity.local.transport),
+        Kind::Io => {
+            data.instance = identity.instance;
+            data.instance_random = U64::new(identity.instance_random);
+            io_fields(&mut data, identity.local.transport);
+        }
     }
     data
 }
@@ -269,6 +273,7 @@ fn io_fields(data: &mut IdentifyController, transport: Transport) {
     data.fused = U16::new(IdentifyController::FUSED_COMPARE_WRITE);
     data.copy_formats = U16::new(1);
     data.write_cache = WRITE_CACHE;
+    data.cross_controller_resets = limits::CROSS_CONTROLLER_RESETS_MAX;
     data.fabrics_commands = U16::new(IdentifyController::OFCS_DISCONNECT);
     let in_16_bytes = |bytes: usize| U32::new(u32::try_from(bytes / 16).unwrap_or(u32::MAX));
     let in_capsule = match transport {

@@ -62,6 +62,8 @@ pub const CONNECT_MS_MAX: u64 = 10_000;
 pub const DATA_MS_MAX: u64 = 60_000;
 /// A discovery controller without keep alive ends when its host is silent for this long.
 pub const DISCOVERY_IDLE_MS_MAX: u64 = 120_000;
+/// Cross-Controller Resets of a controller that may wait at once.
+pub const CROSS_CONTROLLER_RESETS_MAX: u8 = 8;
 /// Granularity of the keep alive timer, in the unit of Identify.
 pub const KEEP_ALIVE_GRANULARITY_100MS: u16 = 10;
 /// The same, and what a deadline has on top of the host's time-out.

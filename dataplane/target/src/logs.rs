@@ -182,6 +182,7 @@ fn effects() -> EffectsLog {
         opcode::admin::GET_FEATURES,
         opcode::admin::ASYNC_EVENT,
         opcode::admin::KEEP_ALIVE,
+        opcode::admin::CROSS_CONTROLLER_RESET,
     ] {
         let effects = effect::SUPPORTED | effect::CONTROLLER;
         EffectsLog::set(&mut log.admin, opcode, effects);

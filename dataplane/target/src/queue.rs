@@ -276,7 +276,11 @@ impl Queue {
     /// Whether a command waits for I/O of other hosts: ask [`Self::next_event`] again soon.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        matches!(&self.role, Role::Io(queue) if queue.is_draining())
+        match &self.role {
+            Role::Io(queue) => queue.is_draining(),
+            Role::Admin(queue) => queue.is_draining(),
+            Role::Fresh => false,
+        }
     }
 
     /// Ends the queue. Keep what is returned until all I/O ended that was handed out.

@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +37,7 @@ struct State {
     /// Removed, but I/O of them may be in flight.
     lingering: Vec<Arc<Controller>>,
     last_cntlid: u16,
+    last_instance: u8,
     /// What controllers did that are gone, by subsystem.
     totals: BTreeMap<Nqn, Totals>,
     /// Refusals that were reported or will be.
@@ -258,6 +260,8 @@ impl Registry {
             host,
             host_id,
             local,
+            instance: state.next_instance(),
+            instance_random: random(),
         };
         let controller = Arc::new(Controller::new(
             identity,
@@ -315,6 +319,34 @@ impl Registry {
                 controller.reservation_changed(namespace, *notice);
             }
         }
+    }
+
+    /// Ends another controller of this controller's host, as the host asks for. Returns the wait for its I/O in flight,
+    /// which is over when there is no such controller any more: nothing of it changes anything after that.
+    pub(crate) fn reset_other(
+        &self,
+        asks: &Identity,
+        cntlid: u16,
+        instance: u8,
+        instance_random: u64,
+    ) -> Drain {
+        let state = self.lock();
+        let mut drain = Drain::default();
+        for controller in state.controllers.values().chain(&state.lingering) {
+            let other = controller.identity();
+            let is_meant = other.cntlid == cntlid
+                && other.instance == instance
+                && other.instance_random == instance_random
+                && other.kind == Kind::Io
+                && other.subsystem == asks.subsystem
+                && other.host == asks.host
+                && other.host_id == asks.host_id;
+            if is_meant {
+                controller.end(Ended::CrossControllerReset);
+                controller.lock().drain(&mut drain);
+            }
+        }
+        drain
     }
 
     /// A wait for all I/O in flight of these hosts, but not of `except`.
@@ -379,6 +411,12 @@ impl Registry {
     }
 }
 
+/// A number that cannot be guessed.
+fn random() -> u64 {
+    // The keys of each are random.
+    RandomState::new().build_hasher().finish()
+}
+
 /// Whether what a controller's host reached is a portal for its kind.
 fn is_offered(table: &Table, identity: &Identity) -> bool {
     let portal = table.portal_of(identity.local);
@@ -423,6 +461,12 @@ impl State {
         self.known_refusals.insert(refusal.clone());
         self.new_refusals.push(refusal);
         true
+    }
+
+    /// The next instance of a controller: none that lived lately has it and the same identifier.
+    fn next_instance(&mut self) -> u8 {
+        self.last_instance = self.last_instance.checked_add(1).unwrap_or(1);
+        self.last_instance
     }
 
     /// The next identifier that is not in use. Identifiers are not reused soon.

@@ -12,10 +12,12 @@ use common::{
 };
 use roadstead_nvme::fabrics::CNTLID_DYNAMIC;
 use roadstead_nvme::feature::{self};
+use roadstead_nvme::identify::{IdentifyController, cns};
 use roadstead_nvme::property::{self, Configuration};
-use roadstead_nvme::{AdminCommand, FabricsCommand, Status};
+use roadstead_nvme::{AdminCommand, FabricsCommand, IoCommand, Status};
 use roadstead_target::tcp::Close;
 use roadstead_target::{Ended, Refusal, Registry, Table, limits};
+use zerocopy::FromBytes;
 
 #[test]
 fn keep_alive() {
@@ -41,7 +43,7 @@ fn io_commands_keep_a_controller_alive() {
     let registry = registry();
     let (mut admin, mut io) = Host::pair(&registry, Options::default());
     let limit_ms = 5000 + 1000;
-    io.read(0, 1);
+    io.start(IoCommand::Flush { nsid: 1 }.encode(0), &[]);
     admin.now_ms = limit_ms + 1;
     admin.tick();
     assert_eq!(admin.closed, None, "there was a command since");
@@ -442,4 +444,90 @@ fn refused_hosts_are_reported_once() {
         connects(&registry, &host);
     }
     assert!(registry.take_refusals().len() <= limits::REFUSALS_MAX);
+}
+
+/// How a host asks to end the controller of this admin queue over another.
+fn ending(admin: &mut Host) -> AdminCommand {
+    let page = IdentifyController::read_from_bytes(&admin.identify(cns::CONTROLLER, 0)).unwrap();
+    assert!(page.cross_controller_resets > 0 && page.instance > 0);
+    AdminCommand::CrossControllerReset {
+        cntlid: page.cntlid.get(),
+        instance: page.instance,
+        instance_random: page.instance_random.get(),
+    }
+}
+
+#[test]
+fn a_host_ends_a_controller_that_it_cannot_reach() {
+    let registry = registry();
+    let (mut lost, mut io) = writing(&registry);
+    let end = ending(&mut lost);
+    let (mut admin, _io) = Host::pair(&registry, Options::default());
+    let cid = admin.start(end.encode(0), &[]);
+    admin.tick();
+    assert!(admin.done.is_empty(), "its write is in flight");
+    assert!(admin.connection.is_draining());
+    // It takes no more, and what was begun ends.
+    let before = io.memory.requests.len();
+    io.start(IoCommand::Flush { nsid: 1 }.encode(0), &[]);
+    assert_eq!(
+        (io.memory.requests.len(), io.closed.is_some()),
+        (before, true)
+    );
+    io.memory.pending.clear();
+    drop(io);
+    admin.tick();
+    let done = admin.done.pop_front().unwrap();
+    assert_eq!(
+        (done.cid, done.status, done.result),
+        (cid, Status::SUCCESS, 1)
+    );
+    // Again: it is gone, which is what was wanted.
+    let done = admin.run_admin(end);
+    assert_eq!((done.status, done.result), (Status::SUCCESS, 1));
+    lost.tick();
+    assert!(matches!(
+        lost.closed,
+        Some(Close::Ended(Ended::CrossControllerReset))
+    ));
+    assert_eq!(registry.controllers().len(), 1);
+}
+
+#[test]
+fn only_the_controller_that_is_meant_ends_and_only_for_its_host() {
+    let registry = registry();
+    let mut admin = Host::admin(&registry, Options::default());
+    let mut own = Host::admin(&registry, Options::default());
+    let AdminCommand::CrossControllerReset {
+        cntlid,
+        instance,
+        instance_random,
+    } = ending(&mut own)
+    else {
+        panic!();
+    };
+    let end = |cntlid, instance, instance_random| AdminCommand::CrossControllerReset {
+        cntlid,
+        instance,
+        instance_random,
+    };
+    for wrong in [
+        end(cntlid + 1, instance, instance_random),
+        end(cntlid, instance + 1, instance_random),
+        end(cntlid, instance, instance_random + 1),
+    ] {
+        let done = admin.run_admin(wrong);
+        assert_eq!((done.status, done.result), (Status::SUCCESS, 1));
+    }
+    let right = end(cntlid, instance, instance_random);
+    assert_eq!(own.run_admin(right).status, Status::INVALID_FIELD.dnr());
+    let mut other = Host::initialised(&registry, Options::default());
+    let name = "nqn.2014-08.org.nvmexpress:uuid:b";
+    let connected = other.connect(0, CNTLID_DYNAMIC, SUBSYSTEM, name);
+    assert_eq!(connected.status, Status::SUCCESS);
+    other.enable();
+    assert_eq!(other.run_admin(right).status, Status::SUCCESS);
+    assert_eq!(registry.controllers().len(), 3, "none of these ended any");
+    admin.run_admin(right);
+    assert_eq!(registry.controllers().len(), 2);
 }

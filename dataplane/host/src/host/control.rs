@@ -26,6 +26,8 @@ pub(super) const CID_EVENT: u16 = CONTROL_CID | 2;
 pub(super) const CID_CONNECT: u16 = CONTROL_CID | 3;
 /// Identifier of Abort.
 pub(super) const CID_ABORT: u16 = CONTROL_CID | 4;
+/// Of Cross-Controller Reset.
+pub(super) const CID_FENCE: u16 = CONTROL_CID | 5;
 /// Identifiers of the sequence on the admin queue: this, with a count in the lower byte.
 pub(super) const CID_SEQUENCE: u16 = CONTROL_CID | 0x100;
 
@@ -73,6 +75,9 @@ impl Host {
             return;
         };
         let cid = cqe.cid.get();
+        if let Some(association) = self.association(index) {
+            association.heard_at = now;
+        }
         let outcome = if cid & CONTROL_CID == 0 {
             self.request_completed(index, qid, cqe, now)
         } else {
@@ -170,9 +175,9 @@ impl Host {
         let sequence = CID_SEQUENCE | path.sequence;
         match (cid, qid, &mut path.association) {
             (CID_CONNECT, 1.., _) => self.queue_connected(index, qid, status),
+            (CID_FENCE, 0, Some(_)) => self.fence_answered(index, cqe),
             (CID_KEEP_ALIVE, 0, Some(association)) => {
-                association.keep_alive_sent = None;
-                association.keep_alive_at = now + keep_alive / 2;
+                association.kept_alive(keep_alive, now);
                 refused("Keep Alive", status)
             }
             // Whether it was aborted shows in the command's own completion.
@@ -256,8 +261,7 @@ impl Host {
         let Some(path) = self.paths.get_mut(index) else {
             return;
         };
-        let keep_alive_at = now + limits.keep_alive / 2;
-        path.association = Some(Association::new(way, queues, keep_alive_at, now));
+        path.association = Some(Association::new(way, queues, now));
         let epoch = path.epoch;
         let entries = way.grants.queue_depth.saturating_add(1);
         let open = |qid| Action::Open {
@@ -289,7 +293,8 @@ impl Host {
             path.phase = Phase::Live;
             path.backoff = Backoff::new();
             path.error.clear();
-            if self.ghosts.reconnected(index) {
+            path.fence = None;
+            if self.ghosts.ended(index) {
                 self.flow.release();
             }
             if let Some(info) = self.info {

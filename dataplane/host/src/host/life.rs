@@ -6,7 +6,7 @@ use super::Host;
 use crate::action::Action;
 use crate::flow::later;
 use crate::ghost::Range;
-use crate::path::{Path, Phase};
+use crate::path::{Fence, Path, Phase};
 use crate::queue::{Check, Queue};
 use crate::request::IoError;
 use crate::setup::{ADMIN_SQSIZE, SetUp, SetUpError};
@@ -29,7 +29,10 @@ impl Host {
             return;
         }
         let pause = match path.is_live() {
-            true => Duration::ZERO,
+            true => {
+                path.losses = path.losses.saturating_add(1);
+                Duration::ZERO
+            }
             false => path.backoff.pause(self.config.limits.reconnect_delay),
         };
         path.phase = Phase::Waiting(now + pause);
@@ -46,6 +49,9 @@ impl Host {
 
     /// Takes back what is in flight on a controller. Copies of it may still take effect.
     fn abandon(&mut self, index: usize, association: Association, now: Instant) {
+        if let Some(fencing) = association.fencing {
+            self.fence_lost(fencing);
+        }
         let end = self.config.limits.kato().saturating_mul(2);
         let until = later(now, end.saturating_add(association.grants.quiesce));
         let parts: Vec<_> = association
@@ -62,6 +68,19 @@ impl Host {
                 self.ghosts.add(index, part.sequence, range, until);
             }
         }
+        // Without writes in flight there is nothing to wait for.
+        if self.ghosts.has(index)
+            && let Some(path) = self.paths.get_mut(index)
+        {
+            let attempt = path.epoch.attempt;
+            path.fence = association.grants.instance.map(|instance| Fence {
+                attempt,
+                cntlid: association.grants.cntlid,
+                instance,
+                at: now,
+                is_asked: false,
+            });
+        }
         self.flow.requeue(parts.into_iter());
     }
 
@@ -77,6 +96,7 @@ impl Host {
         if self.ghosts.expire(now) {
             self.flow.release();
         }
+        self.fence(now);
         self.judge(now);
     }
 
@@ -142,14 +162,14 @@ impl Host {
 
     fn tick_live(&mut self, index: usize, now: Instant) {
         let keep_alive = self.config.limits.keep_alive;
+        let has_other = self.has_other(index);
         let path = self.paths.get_mut(index);
         let Some(association) = path.and_then(|path| path.association.as_mut()) else {
             return;
         };
         let check = association.check(now);
-        let silent = association
-            .keep_alive_sent
-            .is_some_and(|at| now >= at + keep_alive);
+        let lost_at = association.lost_at(keep_alive, has_other);
+        let silent = lost_at.is_some_and(|at| now >= at);
         let what = if silent {
             "Keep Alive was not answered in time"
         } else if check == Check::Reset {
@@ -158,7 +178,8 @@ impl Host {
             "the ANA state Change lasted longer than the target's transition time"
         } else {
             let abort = association.abort.filter(|_| check != Check::Fine);
-            let is_due = association.keep_alive_sent.is_none() && now >= association.keep_alive_at;
+            let is_due = association.keep_alive_sent.is_none()
+                && now >= association.keep_alive_due(has_other);
             if is_due {
                 association.keep_alive_sent = Some(now);
                 self.send_keep_alive(index);
@@ -180,14 +201,26 @@ impl Host {
         let of_paths = self
             .paths
             .iter()
-            .filter_map(|path| path.deadline(keep_alive));
+            .enumerate()
+            .filter_map(|(index, path)| path.deadline(keep_alive, self.has_other(index)));
         let patience = self.config.limits.patience();
         let give_up = match self.given_up || self.info.is_none() {
             true => None,
             false => self.give_up_at(patience),
         };
-        let others = [give_up, self.flow.deadline(), self.ghosts.deadline()];
+        let others = [
+            give_up,
+            self.flow.deadline(),
+            self.ghosts.deadline(),
+            self.fence_deadline(),
+        ];
         of_paths.chain(others.into_iter().flatten()).min()
+    }
+
+    /// Whether requests could go over another path.
+    fn has_other(&self, index: usize) -> bool {
+        let mut paths = self.paths.iter().enumerate();
+        paths.any(|(other, path)| other != index && path.usable().is_some())
     }
 
     /// When the last path will have been down for so long; never while one works.
@@ -214,7 +247,7 @@ impl Host {
 }
 
 impl Path {
-    fn deadline(&self, keep_alive: Duration) -> Option<Instant> {
+    fn deadline(&self, keep_alive: Duration, has_other: bool) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Waiting(at) => Some(*at),
             Phase::SetUp {
@@ -224,7 +257,10 @@ impl Path {
                 Some(later.map_or(*deadline, |at| at.min(*deadline)))
             }
             Phase::Queues { deadline } => Some(*deadline),
-            Phase::Live => self.association.as_ref().map(|a| a.deadline(keep_alive)),
+            Phase::Live => self
+                .association
+                .as_ref()
+                .map(|a| a.deadline(keep_alive, has_other)),
         };
         phase.into_iter().chain(self.rest_until).min()
     }

@@ -57,6 +57,15 @@ pub enum AdminCommand {
         /// The command.
         cid: u16,
     },
+    /// Cross-Controller Reset (base specification 2.3): ends another controller of the host in the same subsystem.
+    CrossControllerReset {
+        /// That controller.
+        cntlid: u16,
+        /// Its instance, as Identify told: [`crate::identify::IdentifyController::instance`].
+        instance: u8,
+        /// Its random number, as Identify told.
+        instance_random: u64,
+    },
 }
 
 /// Get Log Page.
@@ -123,6 +132,14 @@ impl AdminCommand {
                 qid: sqe.cdw10_low(),
                 cid: sqe.cdw10_high(),
             }),
+            admin::CROSS_CONTROLLER_RESET => {
+                let [_, _, instance, _] = sqe.cdw10.to_bytes();
+                Ok(Self::CrossControllerReset {
+                    cntlid: sqe.cdw10_low(),
+                    instance,
+                    instance_random: u64::from(sqe.cdw13.get()) << 32 | u64::from(sqe.cdw12.get()),
+                })
+            }
             _ => Err(Status::INVALID_OPCODE.dnr()),
         }
     }
@@ -186,6 +203,17 @@ impl AdminCommand {
             Self::Abort { qid, cid } => {
                 sqe.opcode = admin::ABORT;
                 sqe.cdw10 = dword(qid, cid);
+            }
+            Self::CrossControllerReset {
+                cntlid,
+                instance,
+                instance_random,
+            } => {
+                let [a, b, c, d, e, f, g, h] = instance_random.to_le_bytes();
+                sqe.opcode = admin::CROSS_CONTROLLER_RESET;
+                sqe.cdw10 = dword(cntlid, u16::from(instance));
+                sqe.cdw12 = U32::from_bytes([a, b, c, d]);
+                sqe.cdw13 = U32::from_bytes([e, f, g, h]);
             }
         }
         sqe.dptr = DataPointer::Transport { length }.encode();
@@ -274,6 +302,11 @@ mod tests {
             AdminCommand::AsyncEventRequest,
             AdminCommand::KeepAlive,
             AdminCommand::Abort { qid: 1, cid: 2 },
+            AdminCommand::CrossControllerReset {
+                cntlid: 0x0102,
+                instance: 3,
+                instance_random: 0x0405_0607_0809_0a0b,
+            },
         ] {
             assert_eq!(AdminCommand::parse(&command.encode(5)), Ok(command));
         }

@@ -76,7 +76,13 @@ impl Connection {
             return;
         };
         let mut buffer = buffer;
+        // What a controller that ended has fetched must not be written any more.
+        self.queue.enter();
+        let is_over = self.queue.refresh().is_err();
         match fetched {
+            Fetched::Io(request) if is_over => {
+                self.buffered = self.buffered.saturating_sub(size(request.length));
+            }
             Fetched::Io(request) => self.write(tag, head, request, buffer, turn),
             Fetched::Control { sqe, length } => {
                 self.buffered = self.buffered.saturating_sub(size(length));
@@ -86,6 +92,7 @@ impl Connection {
                 self.go_on(tag, head, decision, turn);
             }
         }
+        self.queue.leave();
         if self.is_waiting() {
             self.resume(turn);
         }

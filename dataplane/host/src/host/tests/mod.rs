@@ -7,6 +7,7 @@ mod requests;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use roadstead_nvme::command::AdminCommand;
 use roadstead_nvme::event::AsyncEvent;
 use roadstead_nvme::fabrics::FabricsCommand;
 use roadstead_nvme::identify::{
@@ -72,6 +73,10 @@ struct Sim {
     open: Vec<(Epoch, u16)>,
     /// Control commands not answered: the target is silent while `mute`.
     mute: bool,
+    /// Paths over which control commands are not answered.
+    silent: [bool; PATHS],
+    /// It knows Cross-Controller Reset.
+    fences: bool,
     control: VecDeque<(Epoch, u16, Box<Sqe>)>,
     events: [Option<(Epoch, u16)>; PATHS],
     /// Occurred while no request for it was there.
@@ -90,6 +95,10 @@ struct Sim {
 
 impl Sim {
     fn new(config: HostConfig) -> Self {
+        Self::with_fences(config, false)
+    }
+
+    fn with_fences(config: HostConfig, fences: bool) -> Self {
         let now = Instant::now();
         let mut sim = Self {
             host: Host::new(config, now),
@@ -100,6 +109,8 @@ impl Sim {
             ana: [log::ana::OPTIMIZED; PATHS],
             open: Vec::new(),
             mute: false,
+            silent: [false; PATHS],
+            fences,
             control: VecDeque::new(),
             events: [None; PATHS],
             pending: [None; PATHS],
@@ -124,9 +135,7 @@ impl Sim {
                 moved = true;
                 self.act(action);
             }
-            while !self.mute
-                && let Some((epoch, qid, sqe)) = self.control.pop_front()
-            {
+            while let Some((epoch, qid, sqe)) = self.next_control() {
                 moved = true;
                 self.answer(epoch, qid, &sqe);
             }
@@ -140,6 +149,14 @@ impl Sim {
                 return;
             }
         }
+    }
+
+    /// The next control command that is to be answered.
+    fn next_control(&mut self) -> Option<(Epoch, u16, Box<Sqe>)> {
+        let silent = self.silent;
+        let is_heard = |(epoch, ..): &(Epoch, _, _)| !silent[usize::from(epoch.path)];
+        let index = self.control.iter().position(is_heard);
+        self.control.remove(index.filter(|_| !self.mute)?)
     }
 
     fn act(&mut self, action: Action) {
@@ -221,8 +238,26 @@ impl Sim {
                 }
                 return;
             }
+            (opcode::admin::CROSS_CONTROLLER_RESET, _) => {
+                let Ok(AdminCommand::CrossControllerReset {
+                    instance,
+                    instance_random,
+                    ..
+                }) = AdminCommand::parse(sqe)
+                else {
+                    panic!("{sqe:?}");
+                };
+                assert_ne!(u16::from(instance), epoch.path + 1, "never its own");
+                self.haunt(|leftover| {
+                    let Epoch { path, attempt } = leftover.command.epoch;
+                    path + 1 == u16::from(instance) && u64::from(attempt) == instance_random
+                });
+            }
             (opcode::admin::ABORT, _) => self.aborts.push(sqe.cdw10_high()),
             _ => {}
+        }
+        if sqe.opcode == opcode::admin::CROSS_CONTROLLER_RESET {
+            result = 1;
         }
         let cqe = Cqe::new(cid, Status::SUCCESS, result);
         self.host.completed(epoch, qid, &cqe, &page, self.now);
@@ -238,6 +273,11 @@ impl Sim {
                 data.multipath = 8;
                 data.ana_transition_s = ANA_TRANSITION;
                 data.ana_groups = 1.into();
+                if self.fences {
+                    data.instance = u8::try_from(path).unwrap() + 1;
+                    data.instance_random = u64::from(self.epoch(path).attempt).into();
+                    data.cross_controller_resets = 1;
+                }
                 data.as_bytes().to_vec()
             }
             cns::COMMAND_SET_CONTROLLER => {
@@ -388,6 +428,7 @@ impl Sim {
 
     fn finish(&mut self) {
         self.dead = [false; PATHS];
+        self.silent = [false; PATHS];
         self.mute = false;
         for path in 0..PATHS {
             self.set_ana(path, log::ana::OPTIMIZED);

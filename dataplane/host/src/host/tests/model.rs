@@ -34,6 +34,10 @@ enum Step {
         state: u8,
     },
     Mute(bool),
+    Silent {
+        path: usize,
+        silent: bool,
+    },
     Advance(u64),
 }
 
@@ -49,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
             ana::OPTIMIZED, ana::NON_OPTIMIZED, ana::INACCESSIBLE, ana::CHANGE,
         ])).prop_map(|(path, state)| Step::Ana { path, state }),
         1 => any::<bool>().prop_map(Step::Mute),
+        1 => (0..PATHS, any::<bool>()).prop_map(|(path, silent)| Step::Silent { path, silent }),
         2 => prop_oneof![1u64..4000, 4000u64..40_000].prop_map(Step::Advance),
     ]
 }
@@ -143,6 +148,10 @@ fn act(sim: &mut Sim, model: &mut Model, step: Step) {
             sim.mute = mute;
             sim.settle();
         }
+        Step::Silent { path, silent } => {
+            sim.silent[path] = silent;
+            sim.settle();
+        }
         Step::Advance(ms) => sim.advance(Duration::from_millis(ms)),
     }
 }
@@ -156,11 +165,12 @@ proptest! {
     fn nothing_is_lost_or_undone(
         steps in prop::collection::vec(step(), 1..120),
         policy in policy(),
+        fences in any::<bool>(),
     ) {
         let mut config = config();
         config.limits.policy = policy;
         config.limits.ctrl_loss = Duration::MAX;
-        let mut sim = Sim::new(config);
+        let mut sim = Sim::with_fences(config, fences);
         let mut model = Model {
             store: vec![0; usize::try_from(BLOCKS).unwrap()],
             busy: HashMap::new(),

@@ -301,3 +301,64 @@ fn a_namespace_that_goes_takes_the_path_down() {
     });
     assert!(gone);
 }
+
+/// What is left of a lost controller may take effect late: the newer write has to wait for it, or for its end.
+#[test]
+fn another_path_ends_the_wait_for_a_lost_controller() {
+    for fences in [false, true] {
+        let mut sim = Sim::with_fences(config(), fences);
+        sim.submit(WRITE, 0, 1, 1).unwrap();
+        assert_eq!(sim.in_flight(), [1, 0]);
+        sim.kill(0);
+        assert_eq!(sim.in_flight(), [0, 1], "the copy goes at once");
+        sim.complete(0, Status::SUCCESS);
+        sim.submit(WRITE, 0, 1, 2).unwrap();
+        let wanted = usize::from(fences);
+        assert_eq!(sim.in_flight(), [0, wanted], "the newer write");
+        assert_eq!(sim.leftovers.len(), 1 - wanted);
+    }
+}
+
+#[test]
+fn an_end_that_was_asked_for_over_a_path_that_is_lost_is_asked_for_again() {
+    let mut sim = Sim::with_fences(config(), true);
+    sim.submit(WRITE, 0, 1, 1).unwrap();
+    sim.silent[1] = true;
+    sim.kill(0);
+    sim.complete(0, Status::SUCCESS);
+    sim.submit(WRITE, 0, 1, 2).unwrap();
+    assert_eq!(sim.in_flight(), [0, 0], "not answered yet");
+    sim.silent[1] = false;
+    sim.cut(1, 0);
+    sim.advance(Duration::from_millis(200));
+    assert_eq!(sim.in_flight(), [0, 1]);
+}
+
+#[test]
+fn a_path_that_says_nothing_is_left_soon_when_there_is_another() {
+    let mut sim = Sim::with_fences(config(), true);
+    // The first Keep Alive tells what is usual.
+    sim.advance(seconds(1));
+    sim.submit(WRITE, 0, 1, 1).unwrap();
+    sim.silent[0] = true;
+    sim.dead[0] = true;
+    sim.advance(Duration::from_millis(290));
+    assert_eq!(sim.in_flight(), [1, 0]);
+    sim.advance(Duration::from_millis(20));
+    assert_eq!(sim.in_flight(), [0, 1]);
+    // The other one is the last.
+    sim.silent[1] = true;
+    sim.advance(seconds(2));
+    assert_eq!(sim.in_flight(), [0, 1]);
+    assert_eq!(sim.host.paths()[0].losses, 1);
+}
+
+#[test]
+fn a_slow_drive_is_no_silent_path() {
+    let mut sim = Sim::new(config());
+    sim.submit(WRITE, 0, 1, 1).unwrap();
+    sim.advance(seconds(20));
+    assert_eq!(sim.in_flight(), [1, 0]);
+    assert_eq!(sim.states(), [PathState::Live; PATHS]);
+    assert_eq!(sim.host.paths()[0].round_trip, Some(Duration::ZERO));
+}
