@@ -78,6 +78,7 @@ impl AdminQueue {
             .controller
             .lock()
             .is_expired(self.controller.identity().kind, now_ms);
+        self.controller.rest(now_ms);
         if is_expired {
             self.controller.end(Ended::KeepAliveExpired);
             return Err(Ended::KeepAliveExpired);

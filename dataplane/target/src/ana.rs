@@ -20,6 +20,19 @@ pub struct AnaStates {
 }
 
 impl AnaStates {
+    /// The same, with no group optimized.
+    pub(crate) fn resting(&self) -> Self {
+        let rest = |state| match state {
+            AnaState::Optimized => AnaState::NonOptimized,
+            other => other,
+        };
+        let groups = self.groups.iter();
+        Self {
+            others: rest(self.others),
+            groups: groups.map(|(id, state)| (*id, rest(*state))).collect(),
+        }
+    }
+
     /// The state of a group.
     #[must_use]
     pub fn of(&self, group: u32) -> AnaState {
@@ -42,6 +55,17 @@ struct Group {
 }
 
 impl View {
+    /// What a host is shown; while its path rests, that is as good as another at best.
+    pub(crate) fn shown(&self, rests: bool) -> Self {
+        match rests {
+            false => self.clone(),
+            true => Self {
+                namespaces: Arc::clone(&self.namespaces),
+                ana: Arc::new(self.ana.resting()),
+            },
+        }
+    }
+
     /// The namespace of an I/O command, if this path leads to it now.
     pub(crate) fn find(&self, nsid: u32) -> Result<&Namespace, Status> {
         let namespace = self

@@ -63,7 +63,12 @@ pub(crate) struct State {
     pub(crate) enables: u64,
     pub(crate) shutdown_complete: bool,
     pub(crate) serial: String,
+    /// What the host is shown.
     pub(crate) view: View,
+    /// What is served; optimized paths are not shown as such while this rests.
+    served: View,
+    /// The path that the host came by was lost lately: it rests until then.
+    rest_until_ms: Option<u64>,
     pub(crate) ana_counts: AnaCounts,
     pub(crate) events: Events,
     pub(crate) errors: ErrorLog,
@@ -178,6 +183,33 @@ impl State {
         self.works.iter().any(|work| work.watch.is_alive())
     }
 
+    /// Shows the host what is served now. True if that is something else.
+    fn show(&mut self) -> bool {
+        let view = self.served.shown(self.rest_until_ms.is_some());
+        if self.view == view {
+            return false;
+        }
+        let changed = self.view.changed(&view);
+        if !changed.is_empty() {
+            self.events.raise_namespaces(changed);
+        }
+        if self.view.has_other_paths(&view) {
+            self.events.raise(mask::ANA_CHANGE);
+        }
+        self.ana_counts.count(&self.view, &view);
+        self.view = view;
+        true
+    }
+
+    /// Whether the host went without a word: its path was lost.
+    pub(crate) fn was_lost(&self) -> bool {
+        let by_host = matches!(
+            self.ended,
+            Some(Ended::KeepAliveExpired | Ended::AdminQueueClosed | Ended::CrossControllerReset)
+        );
+        by_host && self.configuration.is_enabled() && !self.shutdown_complete
+    }
+
     pub(crate) fn status(&self) -> ControllerStatus {
         ControllerStatus::new(self.is_ready(), false, self.shutdown_complete)
     }
@@ -246,6 +278,7 @@ impl Controller {
         limits: ControllerLimits,
         kato_ms: u32,
         now_ms: u64,
+        rest_until_ms: Option<u64>,
     ) -> Self {
         Self {
             identity,
@@ -256,7 +289,9 @@ impl Controller {
                 enables: 0,
                 shutdown_complete: false,
                 serial,
-                view,
+                view: view.shown(rest_until_ms.is_some()),
+                served: view,
+                rest_until_ms,
                 ana_counts: AnaCounts::default(),
                 events: Events::default(),
                 errors: ErrorLog::default(),
@@ -307,19 +342,24 @@ impl Controller {
         let state = &mut *guard;
         state.serial.clear();
         state.serial.push_str(serial);
-        if state.view == view {
-            return;
+        state.served = view;
+        if state.show() {
+            self.touch();
         }
-        let changed = state.view.changed(&view);
-        if !changed.is_empty() {
-            state.events.raise_namespaces(changed);
+    }
+
+    /// The path has rested for long enough, maybe.
+    pub(crate) fn rest(&self, now_ms: u64) {
+        let mut state = self.lock();
+        if state
+            .rest_until_ms
+            .is_some_and(|until_ms| until_ms <= now_ms)
+        {
+            state.rest_until_ms = None;
+            if state.show() {
+                self.touch();
+            }
         }
-        if state.view.has_other_paths(&view) {
-            state.events.raise(mask::ANA_CHANGE);
-        }
-        state.ana_counts.count(&state.view, &view);
-        state.view = view;
-        self.touch();
     }
 
     /// Something happened to the host's rights to a namespace.

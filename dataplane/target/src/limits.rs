@@ -62,6 +62,14 @@ pub const CONNECT_MS_MAX: u64 = 10_000;
 pub const DATA_MS_MAX: u64 = 60_000;
 /// A discovery controller without keep alive ends when its host is silent for this long.
 pub const DISCOVERY_IDLE_MS_MAX: u64 = 120_000;
+/// A path that was lost, and is back within [`LOST_PATH_MS`], is not optimized for this long, if its host has another.
+pub const PATH_REST_MS: u64 = 5000;
+/// A controller that was not heard of for so long counts as lost when its host connects by the same portal again.
+pub const SILENT_MS: u64 = 1000;
+/// How long a path is known to have been lost.
+pub const LOST_PATH_MS: u64 = 600_000;
+/// Paths that are known to have been lost, of all hosts.
+pub const LOST_PATHS_MAX: usize = 4096;
 /// Cross-Controller Resets of a controller that may wait at once.
 pub const CROSS_CONTROLLER_RESETS_MAX: u8 = 8;
 /// Granularity of the keep alive timer, in the unit of Identify.

@@ -38,6 +38,8 @@ struct State {
     lingering: Vec<Arc<Controller>>,
     last_cntlid: u16,
     last_instance: u8,
+    /// Paths that were lost and are not back, with the time; at most [`limits::LOST_PATHS_MAX`].
+    lost: BTreeMap<LostPath, u64>,
     /// What controllers did that are gone, by subsystem.
     totals: BTreeMap<Nqn, Totals>,
     /// Refusals that were reported or will be.
@@ -67,6 +69,26 @@ pub struct Refusal {
     pub subsystem: Nqn,
     /// The host.
     pub host: Nqn,
+}
+
+/// A path that a host has lost.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LostPath {
+    subsystem: Nqn,
+    host: Nqn,
+    host_id: [u8; 16],
+    local: Portal,
+}
+
+impl LostPath {
+    fn new(identity: &Identity) -> Self {
+        Self {
+            subsystem: identity.subsystem.clone(),
+            host: identity.host.clone(),
+            host_id: identity.host_id,
+            local: identity.local,
+        }
+    }
 }
 
 /// Why a controller was not made.
@@ -263,6 +285,7 @@ impl Registry {
             instance: state.next_instance(),
             instance_random: random(),
         };
+        let rest_until_ms = state.rest_until_ms(&identity, now_ms);
         let controller = Arc::new(Controller::new(
             identity,
             serial,
@@ -270,6 +293,7 @@ impl Registry {
             self.limits,
             kato_ms,
             now_ms,
+            rest_until_ms,
         ));
         state.controllers.insert(cntlid, Arc::clone(&controller));
         Ok(controller)
@@ -382,10 +406,14 @@ impl Registry {
         state
             .lingering
             .retain(|controller| controller.lock().may_linger());
-        let (totals, may_linger) = {
+        let (totals, may_linger, lost_ms) = {
             let inner = controller.lock();
-            (inner.totals(), inner.may_linger())
+            let lost_ms = inner.was_lost().then_some(inner.last_seen_ms);
+            (inner.totals(), inner.may_linger(), lost_ms)
         };
+        if let Some(lost_ms) = lost_ms {
+            state.lose(LostPath::new(controller.identity()), lost_ms);
+        }
         let subsystem = &controller.identity().subsystem;
         if state.table.subsystems().contains_key(subsystem) {
             let sum = state.totals.entry(subsystem.clone()).or_default();
@@ -461,6 +489,41 @@ impl State {
         self.known_refusals.insert(refusal.clone());
         self.new_refusals.push(refusal);
         true
+    }
+
+    /// A host has lost its path.
+    fn lose(&mut self, path: LostPath, now_ms: u64) {
+        if self.lost.len() >= limits::LOST_PATHS_MAX {
+            self.lost
+                .retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < limits::LOST_PATH_MS);
+        }
+        if self.lost.len() < limits::LOST_PATHS_MAX {
+            self.lost.insert(path, now_ms);
+        }
+    }
+
+    /// Until when the path of a new controller rests: one that its host has lost lately and that is back may be lost
+    /// again, and whoever has another one had better stay there for a while.
+    fn rest_until_ms(&mut self, new: &Identity, now_ms: u64) -> Option<u64> {
+        let path = LostPath::new(new);
+        // One that was lost may not be known to be: its time-out is not over.
+        let silent = self.controllers.values().find_map(|controller| {
+            let seen_ms = controller.lock().last_seen_ms;
+            let is_silent = now_ms.saturating_sub(seen_ms) >= limits::SILENT_MS;
+            (is_silent && LostPath::new(controller.identity()) == path).then_some(seen_ms)
+        });
+        let lost_ms = self.lost.remove(&path).or(silent)?;
+        let mut others = self.controllers.values();
+        let has_other = others.any(|controller| {
+            let other = controller.identity();
+            other.subsystem == new.subsystem
+                && other.host == new.host
+                && other.host_id == new.host_id
+                && other.local != new.local
+                && controller.lock().is_ready()
+        });
+        let is_lately = now_ms.saturating_sub(lost_ms) < limits::LOST_PATH_MS;
+        (has_other && is_lately).then(|| now_ms.saturating_add(limits::PATH_REST_MS))
     }
 
     /// The next instance of a controller: none that lived lately has it and the same identifier.

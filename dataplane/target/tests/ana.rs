@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::{BLOCKS, Host, Options, SUBSYSTEM, local, namespace, nqn, subsystem};
+use common::{BLOCKS, HOST, Host, Options, SUBSYSTEM, local, namespace, nqn, subsystem};
 use roadstead_nvme::command::{Blocks, GetLogPage, NSID_ALL};
 use roadstead_nvme::event::{AsyncEvent, mask};
+use roadstead_nvme::fabrics::CNTLID_DYNAMIC;
 use roadstead_nvme::identify::{
     IdentifyController, IdentifyIndependentNamespace, IdentifyNamespace, cns,
 };
@@ -21,6 +22,7 @@ use roadstead_nvme::log::{self, AnaGroup, AnaHeader};
 use roadstead_nvme::{
     AdminCommand, AnaState, FabricsCommand, IoCommand, Status, feature, property,
 };
+use roadstead_target::tcp::Connection;
 use roadstead_target::{
     Access, AnaStates, Namespace, PortalRules, Registry, Table, TableError, VolumeKey, limits,
 };
@@ -412,4 +414,87 @@ fn groups_are_checked() {
             Err(TableError::AnaGroup { group })
         );
     }
+}
+
+/// An admin queue by a portal, at a time.
+fn connected(registry: &Arc<Registry>, portal: SocketAddr, now_ms: u64) -> Host {
+    let mut host = Host::raw(registry, Options::default());
+    host.connection = Connection::new(Arc::clone(registry), portal.into(), now_ms);
+    host.now_ms = now_ms;
+    host.initialise();
+    let done = host.connect(0, CNTLID_DYNAMIC, SUBSYSTEM, HOST);
+    assert_eq!(done.status, Status::SUCCESS);
+    host.enable();
+    host
+}
+
+/// The state of the only group.
+fn state(host: &mut Host) -> u8 {
+    let (_, groups) = parsed(host, 0);
+    groups[0].2
+}
+
+#[test]
+fn a_path_that_was_lost_rests_before_it_is_optimized_again() {
+    const OPTIMIZED: u8 = 1;
+    const NON_OPTIMIZED: u8 = 2;
+    let registry = serving(&[(1, in_group(1))], &[]);
+    let mut stays = connected(&registry, other(), 0);
+    drop(connected(&registry, local(), 0));
+    let mut back = connected(&registry, local(), 1000);
+    enable_events(&mut back);
+    assert_eq!(
+        (state(&mut back), state(&mut stays)),
+        (NON_OPTIMIZED, OPTIMIZED)
+    );
+    let wait = back.start(AdminCommand::AsyncEventRequest.encode(0), &[]);
+    back.now_ms = 1000 + limits::PATH_REST_MS - 1;
+    back.tick();
+    assert!(back.done.is_empty());
+    // What is served may change meanwhile, and does so without the path's help.
+    let mut changed = table(&[(1, in_group(1)), (2, in_group(1))], &[]);
+    changed.set_rules(rules(&[])).unwrap();
+    registry.apply(changed);
+    assert_eq!(state(&mut back), NON_OPTIMIZED);
+    back.now_ms += 1;
+    back.tick();
+    let done = back.done.pop_front().unwrap();
+    assert_eq!(done.cid, wait);
+    assert_eq!(state(&mut back), OPTIMIZED);
+
+    // It goes on, as it does when it is lost again.
+    drop(back);
+    assert_eq!(
+        state(&mut connected(&registry, local(), 9000)),
+        NON_OPTIMIZED
+    );
+}
+
+#[test]
+fn paths_rest_only_when_they_were_lost_lately_and_there_is_another() {
+    const OPTIMIZED: u8 = 1;
+    let registry = serving(&[(1, in_group(1))], &[]);
+    // The only path.
+    drop(connected(&registry, local(), 0));
+    assert_eq!(state(&mut connected(&registry, local(), 1)), OPTIMIZED);
+    let _stays = connected(&registry, other(), 0);
+    // The first time.
+    let mut orderly = connected(&registry, local(), limits::LOST_PATH_MS + 1);
+    assert_eq!(state(&mut orderly), OPTIMIZED);
+    // It was disconnected.
+    let shutdown = orderly.fabrics(FabricsCommand::PropertySet {
+        offset: property::CC,
+        wide: false,
+        value: 0x0046_4001,
+    });
+    assert_eq!(shutdown.status, Status::SUCCESS);
+    drop(orderly);
+    let mut later = connected(&registry, local(), limits::LOST_PATH_MS + 2);
+    assert_eq!(state(&mut later), OPTIMIZED);
+    // Nobody has told yet that the other connection is dead.
+    let silent_ms = limits::LOST_PATH_MS + 2 + limits::SILENT_MS;
+    assert_ne!(
+        state(&mut connected(&registry, local(), silent_ms)),
+        OPTIMIZED
+    );
 }
