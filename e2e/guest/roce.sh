@@ -195,6 +195,29 @@ bench() {
 }
 bench_ends() { kill -INT "$(cat /tmp/bench.pid)"; }
 bench_log() { cat /tmp/bench.log; }
+# over_tcp: requests go over TCP, more than Keep Alives
+tcp_bytes() { ss -Htin state established dst $TCP | grep -oE 'bytes_sent:[0-9]+' | awk -F: '{n += $2} END {print n + 0}'; }
+over_tcp() {
+  local before
+  before=$(tcp_bytes)
+  sleep 0.5
+  [ "$(tcp_bytes)" -gt $((before + 8000)) ]
+}
+not_over_tcp() { ! over_tcp; }
+goes_over_tcp() { eventually 30 over_tcp; }
+leaves_tcp() { eventually 60 not_over_tcp; }
+# load: verified I/O on the kernel's device until load_ends; prints fio's JSON and, on the last line, its longest stall in ms
+load() {
+  rm -f /host/running /tmp/lat*
+  fio --name=load --filename="$(nsof $NQN 1)" --direct=1 --ioengine=io_uring --verify=crc32c --verify_fatal=1 --verify_backlog=256 \
+    --rw=randrw --bs=4k --size=4M --iodepth=8 --rate_iops=200 --loops=1000000 --write_lat_log=/tmp/lat --output-format=json --output=/tmp/fio.json &
+  echo $! >/tmp/fio.pid
+  touch /host/running
+  wait $! || true
+  cat /tmp/fio.json
+  sort -n /tmp/lat_lat.1.log | awk -F, 'NR > 1 && $1 - last > most {most = $1 - last} {last = $1} END {print most + 0}'
+}
+load_ends() { kill -INT "$(cat /tmp/fio.pid)"; }
 # found PORTAL LIKE...: the discovery service there, asked by our command, prints lines like these
 found() { prints "" roadstead discover "$1" --host-nqn nqn.2026-11.io.roadstead:guest && printed "${@:2}"; }
 ends() { prints 'disconnected [1-9]' nvme disconnect -n $NQN; }

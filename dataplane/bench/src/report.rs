@@ -48,6 +48,8 @@ struct Output {
     mib_per_s: f64,
     read: Option<Latency>,
     write: Option<Latency>,
+    /// Longest time during which nothing was answered.
+    stall_us: f64,
     errors: u64,
     first_error: Option<String>,
     verified_blocks: Option<u64>,
@@ -77,6 +79,7 @@ pub(crate) struct Report {
     reads: Histogram,
     writes: Histogram,
     seconds: f64,
+    stall: Duration,
     errors: u64,
     first_error: Option<String>,
     verified: u64,
@@ -90,6 +93,7 @@ impl Report {
             reads: Histogram::new(),
             writes: Histogram::new(),
             seconds: 0.0,
+            stall: Duration::ZERO,
             errors: 0,
             first_error: None,
             verified: 0,
@@ -101,6 +105,7 @@ impl Report {
         self.reads.merge(&outcome.reads);
         self.writes.merge(&outcome.writes);
         self.seconds = self.seconds.max(outcome.measured.as_secs_f64());
+        self.stall = self.stall.max(outcome.stall);
         self.errors += outcome.errors;
         self.verified += outcome.verified;
         if self.first_error.is_none() {
@@ -128,6 +133,7 @@ impl Report {
             mib_per_s: iops * bytes / f64::from(1 << 20),
             read: latency(&self.reads),
             write: latency(&self.writes),
+            stall_us: self.stall.as_secs_f64() * 1e6,
             errors: self.errors,
             first_error: self.first_error.clone(),
             verified_blocks: self.options.verify.then_some(self.verified),
@@ -177,6 +183,7 @@ impl Report {
                 }
             }
         }
+        text += &format!("\n  longest stall: {:.1} us", output.stall_us);
         if let Some(blocks) = output.verified_blocks {
             text += &format!("\n  {blocks} requests verified");
         }

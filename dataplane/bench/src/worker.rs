@@ -23,6 +23,8 @@ pub(crate) struct Outcome {
     pub(crate) reads: Histogram,
     pub(crate) writes: Histogram,
     pub(crate) measured: Duration,
+    /// Longest time during which nothing was answered.
+    pub(crate) stall: Duration,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
     pub(crate) verified: u64,
@@ -66,6 +68,8 @@ struct Worker<'a> {
     generations: Vec<u64>,
     generation: u64,
     measure_from: Instant,
+    /// When a request was last answered, while it is measured.
+    answered: Instant,
     outcome: Outcome,
     failure: Option<anyhow::Error>,
 }
@@ -97,10 +101,12 @@ pub(crate) fn run(options: &Options, number: usize) -> anyhow::Result<Outcome> {
         generations: Vec::new(),
         generation: 0,
         measure_from: now,
+        answered: now,
         outcome: Outcome {
             reads: Histogram::new(),
             writes: Histogram::new(),
             measured: Duration::ZERO,
+            stall: Duration::ZERO,
             errors: 0,
             first_error: None,
             verified: 0,
@@ -242,7 +248,11 @@ impl Worker<'_> {
             self.error(format!("block {}: {error}", self.place(slot.unit)));
         } else {
             if self.phase == Phase::Measuring {
-                let elapsed = slot.started.elapsed().as_nanos();
+                let now = Instant::now();
+                let silence = now.saturating_duration_since(self.answered);
+                self.outcome.stall = self.outcome.stall.max(silence);
+                self.answered = now;
+                let elapsed = now.saturating_duration_since(slot.started).as_nanos();
                 let histogram = match slot.is_read {
                     true => &mut self.outcome.reads,
                     false => &mut self.outcome.writes,
@@ -354,6 +364,7 @@ impl Handler for Worker<'_> {
             } => {
                 self.phase = Phase::Measuring;
                 self.measure_from = io.now();
+                self.answered = io.now();
                 let time = Duration::from_secs_f64(self.options.time);
                 if let Err(error) = io.set_timer(time, TOKEN_END) {
                     self.fail(io, error.into());
