@@ -196,7 +196,7 @@ bench() {
 bench_ends() { kill -INT "$(cat /tmp/bench.pid)"; }
 bench_log() { cat /tmp/bench.log; }
 # over_tcp: requests go over TCP, more than Keep Alives
-tcp_bytes() { ss -Htin state established dst $TCP | grep -oE 'bytes_sent:[0-9]+' | awk -F: '{n += $2} END {print n + 0}'; }
+tcp_bytes() { cat /sys/class/net/eth2/statistics/tx_bytes; }
 over_tcp() {
   local before
   before=$(tcp_bytes)
@@ -210,7 +210,7 @@ leaves_tcp() { eventually 60 not_over_tcp; }
 load() {
   rm -f /host/running /tmp/lat*
   fio --name=load --filename="$(nsof $NQN 1)" --direct=1 --ioengine=io_uring --verify=crc32c --verify_fatal=1 --verify_backlog=256 \
-    --rw=randrw --bs=4k --size=4M --iodepth=8 --rate_iops=200 --loops=1000000 --write_lat_log=/tmp/lat --output-format=json --output=/tmp/fio.json &
+    --rw=randrw --bs=4k --size=4M --iodepth=8 --rate_iops=200 --loops=1000000 --write_lat_log=/tmp/lat --output-format=json --output=/tmp/fio.json >/dev/null &
   echo $! >/tmp/fio.pid
   touch /host/running
   wait $! || true
