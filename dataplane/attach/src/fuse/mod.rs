@@ -22,6 +22,7 @@ use roadstead_initiator::{
     ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState,
     Spec as InitiatorSpec, Wanted,
 };
+use roadstead_nvme::Transport;
 use roadstead_ring::ReactorConfig;
 use tracing::{info, warn};
 
@@ -137,6 +138,12 @@ impl FuseMethod {
         Ok(initiator)
     }
 
+    /// The paths that the initiator can use, in their order.
+    fn usable(&self, spec: &Spec) -> Vec<PathSpec> {
+        let carried = |path: &&PathSpec| self.carries(path.transport) == Availability::Available;
+        spec.paths.iter().filter(carried).copied().collect()
+    }
+
     fn connect(&self, spec: &Spec) -> Result<Namespace, AttachError> {
         let invalid = |error: roadstead_initiator::NqnError| AttachError::InvalidSpec {
             id: spec.id.clone(),
@@ -149,7 +156,11 @@ impl FuseMethod {
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: Wanted::Uuid(spec.volume_uuid),
-            paths: spec.paths.iter().map(PathSpec::socket_addr).collect(),
+            paths: self
+                .usable(spec)
+                .iter()
+                .map(PathSpec::socket_addr)
+                .collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),
                 ..Limits::default()
@@ -261,7 +272,7 @@ impl FuseMethod {
         follow(spec, &namespace, Arc::clone(&size));
         Attached {
             namespace,
-            paths: spec.paths.clone(),
+            paths: self.usable(spec),
             device,
             size,
             thread,
@@ -322,6 +333,15 @@ impl Method for FuseMethod {
             }
         }
         Availability::Available
+    }
+
+    fn carries(&self, transport: Transport) -> Availability {
+        match transport {
+            Transport::Tcp => Availability::Available,
+            Transport::Rdma => {
+                Availability::Missing("its initiator speaks NVMe/TCP only, not RDMA".into())
+            }
+        }
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -407,6 +427,7 @@ impl Method for FuseMethod {
                 HostPathState::Failed => PathState::Failed,
             },
             message: report.message,
+            ..PathStatus::failed(*path, "")
         };
         attached.paths.iter().zip(reports).map(status).collect()
     }
