@@ -8,6 +8,7 @@ roce_ip() { echo "10.7.0.$((10 + $1))"; }
 vm() { "$CLUSTER" vm exec "$@"; } # N COMMAND...: in the guest
 
 roce() {
+  local n io
   two_nodes
   for n in $TARGET_NODE $POD_NODE; do
     until_ok 120 "a node daemon on node$n" k wait --for=condition=Ready -n "$NS" pod -l app.kubernetes.io/component=node \
@@ -105,7 +106,7 @@ lighten() {
   vm $TARGET_NODE ip neigh del "$(roce_ip $POD_NODE)" dev eth2
   vm $POD_NODE ip neigh del "$(roce_ip $TARGET_NODE)" dev eth2
 }
-# carries TRANSPORT: the kernel of the pod's node sends writes over it
+# carries TRANSPORT: the kernel of the pod's node does I/O over it
 carries() {
   local before
   before=$(sent "$1")
@@ -114,6 +115,6 @@ carries() {
 }
 sent() {
   vm $POD_NODE sh -c "for c in /sys/class/nvme/nvme*; do
-    if [ \"\$(cat \$c/transport)\" = $1 ]; then awk '{print \$5}' \$c/nvme*c*n*/stat; fi
+    if [ \"\$(cat \$c/transport)\" = $1 ]; then awk '{print \$1 + \$5}' \$c/nvme*c*n*/stat; fi
   done"
 }
