@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use roadstead_api::v1::{
-    self, AttachRequest, AttachmentReport, DetachRequest, DriveReport, DriveState,
+    self, AnaState, AttachRequest, AttachmentReport, DetachRequest, DriveReport, DriveState,
     GetReportRequest, NodeReport, PathState, RescanRequest, VolumeReport, VolumeState,
 };
 use roadstead_api::{NVME_TCP_PORT, connect_unix};
@@ -307,7 +307,7 @@ fn attachment(a: &AttachmentReport) -> inventory::Attachment {
             PathState::Unspecified => "Unknown",
         }
         .into(),
-        ana_state: String::new(),
+        ana_state: ana_word(p.ana_state()).into(),
         message: p.message.clone(),
         rate: rate(p),
     };
@@ -330,6 +330,18 @@ fn attachment(a: &AttachmentReport) -> inventory::Attachment {
         device: a.device.clone(),
         paths,
         ..inventory::Attachment::default()
+    }
+}
+
+/// The name of an ANA state; empty when it is not known.
+fn ana_word(state: AnaState) -> &'static str {
+    match state {
+        AnaState::Unspecified => "",
+        AnaState::Optimized => "optimized",
+        AnaState::NonOptimized => "non-optimized",
+        AnaState::Inaccessible => "inaccessible",
+        AnaState::PersistentLoss => "persistent-loss",
+        AnaState::Change => "change",
     }
 }
 

@@ -8,10 +8,10 @@ export KUBELET_CONFIG=$'nodeStatusUpdateFrequency: 2s\nsyncFrequency: 10s\nvolum
 k() { kubectl --request-timeout=30s "$@"; }
 node() { "$CLUSTER" node exec "$@"; }            # N COMMAND...: in the node's namespaces
 node_ip() { echo "$CLUSTER_NET.$((10 + $1))"; }
-# kernel_node N: a virtual machine with a stock kernel as a node, with the images that a pod with a volume needs. It is
+# kernel_node N [OPTION OF vm.sh...]: a virtual machine with a stock kernel as a node, with the images that a pod with a volume needs. It is
 # slow, so only daemons run there until `kernel_node_open N`.
 kernel_node() {
-  VM_IMAGES="roadstead toolbox" KUBELET_ARGS="--register-with-taints=e2e/slow=true:NoSchedule" "$CLUSTER" vm start "$1" -m 2048
+  VM_IMAGES="roadstead toolbox" KUBELET_ARGS="--register-with-taints=e2e/slow=true:NoSchedule" "$CLUSTER" vm start "$1" -m 2048 "${@:2}"
 }
 kernel_node_open() { k taint node "node$1" e2e/slow-; }
 cluster_is_up() { [ -f "$CLUSTER_DIR/run/up" ] && k get --raw /readyz >/dev/null 2>&1; }

@@ -18,7 +18,7 @@ remove_target() { # NAME NODE: and its files
   node "$2" sh -c "rm -f /var/lib/roadstead/drives/$1-*.img"
 }
 
-# storage_class NAME TARGET [FSTYPE]
+# storage_class NAME TARGET [FSTYPE [MORE PARAMETERS]]
 storage_class() {
   k apply -f - <<Y
 apiVersion: storage.k8s.io/v1
@@ -27,7 +27,7 @@ metadata: {name: $1}
 provisioner: csi.roadstead.io
 volumeBindingMode: WaitForFirstConsumer
 allowVolumeExpansion: true
-parameters: {target: $2, csi.storage.k8s.io/fstype: ${3:-ext4}}
+parameters: {target: $2, csi.storage.k8s.io/fstype: ${3:-ext4}${4:+, $4}}
 Y
 }
 # pvc NAME SIZE CLASS [MODE]

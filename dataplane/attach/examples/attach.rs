@@ -5,6 +5,7 @@ use std::io::BufRead;
 use std::net::SocketAddr;
 
 use roadstead_attach::{HostIdentity, Manager, PathSpec, Spec, default_methods};
+use roadstead_nvme::Portal;
 use uuid::Uuid;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,10 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         id: format!("example-{uuid}"),
         subsystem_nqn: nqn.clone(),
         volume_uuid: uuid.parse()?,
-        paths: vec![PathSpec {
-            address: address.ip(),
-            port: address.port(),
-        }],
+        paths: vec![PathSpec::from(Portal::from(address))],
         read_only: false,
         method: Some(method.clone()),
         ctrl_loss_timeout_s: 0,

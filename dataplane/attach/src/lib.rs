@@ -2,7 +2,8 @@
 //!
 //! A [`Manager`] holds the attachments of one node: it attaches, detaches and rescans by id, keeps each
 //! [`Spec`] in a file so that a restarted daemon makes them again, and picks the best [`Method`] that the
-//! node has: the kernel's own NVMe/TCP host ([`kernel`]), else our initiator behind FUSE and a loop device
+//! node has: the kernel's own NVMe-oF host, over TCP and RDMA
+//! ([`kernel`]), else our initiator behind FUSE and a loop device
 //! ([`fuse`]). A later method implements [`Method`] and is put into the list; no caller changes.
 //!
 //! Guaranteed: every operation is idempotent; one operation at a time per id; a device that is mounted or
@@ -33,7 +34,7 @@ pub use error::AttachError;
 pub use manager::{Attachment, Manager};
 pub use method::{Availability, Device, Method, best};
 pub use spec::{
-    CTRL_LOSS_TIMEOUT_DEFAULT, HostIdentity, ID_LEN_MAX, NQN_LEN_MAX, PATHS_MAX, PathSpec,
+    CTRL_LOSS_TIMEOUT_DEFAULT, HostIdentity, ID_LEN_MAX, Losses, NQN_LEN_MAX, PATHS_MAX, PathSpec,
     PathState, PathStatus, Spec,
 };
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::{AttachError, Device, Method, PathState, PathStatus, Spec, best};
+mod follow;
+
+use crate::{AttachError, Device, Method, PathStatus, Spec, best};
 
 /// First pause between two rounds of [`Manager::restore_in_background`]; doubled up to the longest.
 const RESTORE_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -45,6 +47,7 @@ pub struct Manager {
     dir: PathBuf,
     methods: Vec<Box<dyn Method>>,
     table: Mutex<HashMap<String, Entry>>,
+    wanted: follow::Wanted,
 }
 
 impl Manager {
@@ -85,6 +88,7 @@ impl Manager {
             dir,
             methods,
             table: Mutex::new(table),
+            wanted: follow::Wanted::default(),
         })
     }
 
@@ -274,7 +278,7 @@ impl Manager {
             }
             spec.method.clone_from(&entry.spec.method);
         } else {
-            let method = best(&self.methods, spec.method.as_deref())?;
+            let method = best(&self.methods, spec.method.as_deref(), &spec.paths)?;
             spec.method = Some(method.name().into());
         }
         let known = known.is_some();
@@ -292,7 +296,7 @@ impl Manager {
     }
 
     fn attach_busy(&self, spec: &Spec) -> Result<(&dyn Method, Device), AttachError> {
-        let method = best(&self.methods, spec.method.as_deref())?;
+        let method = best(&self.methods, spec.method.as_deref(), &spec.paths)?;
         Ok((method, method.attach(spec)?))
     }
 
@@ -314,7 +318,7 @@ impl Manager {
         let wanted = spec.method.as_deref();
         match self.methods.iter().find(|m| Some(m.name()) == wanted) {
             Some(method) => Ok(method.as_ref()),
-            None => best(&self.methods, wanted),
+            None => best(&self.methods, wanted, &spec.paths),
         }
     }
 
@@ -346,11 +350,7 @@ impl Manager {
 
 /// All paths of `spec` as failed for the same reason.
 pub(crate) fn failed_paths(spec: &Spec, reason: &str) -> Vec<PathStatus> {
-    let failed = |path: &crate::PathSpec| PathStatus {
-        path: *path,
-        state: PathState::Failed,
-        message: reason.into(),
-    };
+    let failed = |path: &crate::PathSpec| PathStatus::failed(*path, reason);
     spec.paths.iter().map(failed).collect()
 }
 

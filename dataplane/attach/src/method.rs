@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{AttachError, PathStatus, Spec};
+use roadstead_nvme::Transport;
+
+use crate::{AttachError, PathSpec, PathStatus, Spec};
 
 /// Whether a method can work on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub trait Method: Send + Sync {
     /// Whether it can work here, asked each time: modules come and go.
     fn available(&self) -> Availability;
 
+    /// Whether it can use paths of this transport here.
+    fn carries(&self, transport: Transport) -> Availability;
+
     /// Makes the device, or finds the one that is there.
     ///
     /// # Errors
@@ -53,22 +58,48 @@ pub trait Method: Send + Sync {
 
     /// What every path does now, in the order of the spec.
     fn paths(&self, spec: &Spec) -> Vec<PathStatus>;
+
+    /// Brings a device that is there towards these paths, and says which it has then: connects those that are missing
+    /// and closes others, but no live one before one of these is live. Called again and again; may block. By default
+    /// a device keeps the paths that it was made with.
+    fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
+        let _ = paths;
+        spec.paths.clone()
+    }
 }
 
-/// The method asked for, or the first of the list (best first) that can work.
+/// Whether the method can work here with one of the paths; one is enough.
+fn usable(method: &dyn Method, paths: &[PathSpec]) -> Availability {
+    let available = method.available();
+    if available != Availability::Available {
+        return available;
+    }
+    let mut reasons: Vec<String> = Vec::new();
+    for path in paths {
+        match method.carries(path.transport) {
+            Availability::Available => return Availability::Available,
+            Availability::Missing(reason) if reasons.contains(&reason) => {}
+            Availability::Missing(reason) => reasons.push(reason),
+        }
+    }
+    Availability::Missing(reasons.join(", "))
+}
+
+/// The method asked for, or the first of the list (best first) that can work with one of the paths.
 ///
 /// # Errors
 /// [`AttachError::Unavailable`] with the reason of every method tried.
 pub fn best<'a>(
     methods: &'a [Box<dyn Method>],
     wanted: Option<&str>,
+    paths: &[PathSpec],
 ) -> Result<&'a dyn Method, AttachError> {
     let mut reasons = Vec::new();
     for method in methods {
         if wanted.is_some_and(|name| name != method.name()) {
             continue;
         }
-        match method.available() {
+        match usable(method.as_ref(), paths) {
             Availability::Available => return Ok(method.as_ref()),
             Availability::Missing(reason) => reasons.push(format!("{}: {reason}", method.name())),
         }

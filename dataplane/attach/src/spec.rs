@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use roadstead_nvme::{AnaState, Portal, Transport};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -27,9 +28,20 @@ pub struct HostIdentity {
     pub id: Uuid,
 }
 
-/// One portal of the target. The transport is TCP.
+/// The transports by their names in files.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Transport", rename_all = "lowercase")]
+enum TransportName {
+    Tcp,
+    Rdma,
+}
+
+/// One portal of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PathSpec {
+    /// How it is reached; files of versions that knew TCP alone do not say it.
+    #[serde(with = "TransportName", default)]
+    pub transport: Transport,
     /// Address of the target.
     pub address: IpAddr,
     /// Port of the target.
@@ -41,11 +53,29 @@ impl PathSpec {
     pub fn socket_addr(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
     }
+
+    /// As a portal.
+    pub fn portal(&self) -> Portal {
+        Portal {
+            transport: self.transport,
+            address: self.socket_addr(),
+        }
+    }
+}
+
+impl From<Portal> for PathSpec {
+    fn from(portal: Portal) -> Self {
+        Self {
+            transport: portal.transport,
+            address: portal.address.ip(),
+            port: portal.address.port(),
+        }
+    }
 }
 
 impl fmt::Display for PathSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket_addr().fmt(f)
+        self.portal().fmt(f)
     }
 }
 
@@ -149,6 +179,32 @@ pub struct PathStatus {
     pub state: PathState,
     /// Why it is not live; empty when it is.
     pub message: String,
+    /// What the target says of the namespace over this path, if that is known.
+    pub ana_state: Option<AnaState>,
+    /// Times that it was seen to be live and then no longer, and when the last time was.
+    pub losses: Losses,
+}
+
+impl PathStatus {
+    /// Of a path that is not there, because of `reason`.
+    pub fn failed(path: PathSpec, reason: impl Into<String>) -> Self {
+        Self {
+            path,
+            state: PathState::Failed,
+            message: reason.into(),
+            ana_state: None,
+            losses: Losses::default(),
+        }
+    }
+}
+
+/// How often a path was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Times.
+    pub count: u32,
+    /// When the last time was, in Unix seconds; 0: never.
+    pub last_s: u64,
 }
 
 #[cfg(test)]
@@ -160,10 +216,9 @@ mod tests {
             id: "pvc-1".into(),
             subsystem_nqn: "nqn.2026-11.io.roadstead:example".into(),
             volume_uuid: Uuid::from_u128(7),
-            paths: vec![PathSpec {
-                address: "10.0.0.1".parse().unwrap(),
-                port: 4420,
-            }],
+            paths: ["10.0.0.1:4420", "rdma:10.0.0.2:4420"]
+                .map(|text| text.parse::<Portal>().unwrap().into())
+                .into(),
             read_only: false,
             method: None,
             ctrl_loss_timeout_s: 0,
@@ -201,5 +256,14 @@ mod tests {
     fn it_survives_json() {
         let text = serde_json::to_string(&spec()).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec());
+        assert!(text.contains(r#""transport":"rdma""#), "{text}");
+    }
+
+    #[test]
+    fn a_path_without_a_transport_is_one_over_tcp() {
+        let path: PathSpec = serde_json::from_str(r#"{"address":"10.0.0.1","port":4420}"#).unwrap();
+        assert_eq!(path.transport, Transport::Tcp);
+        assert_eq!(path.to_string(), "10.0.0.1:4420");
+        assert_eq!(spec().paths[1].to_string(), "rdma:10.0.0.2:4420");
     }
 }

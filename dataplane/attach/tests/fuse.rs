@@ -21,6 +21,7 @@ use roadstead_attach::fuse::FuseMethod;
 use roadstead_attach::{
     AttachError, Availability, HostIdentity, Method, PathSpec, PathState, Spec,
 };
+use roadstead_nvme::Portal;
 use roadstead_target::Access;
 use uuid::Uuid;
 
@@ -54,10 +55,7 @@ impl Bench {
             id: format!("test-{id}-{}", std::process::id()),
             subsystem_nqn: NQN.into(),
             volume_uuid: UUID,
-            paths: vec![PathSpec {
-                address: target.address.ip(),
-                port: target.address.port(),
-            }],
+            paths: vec![PathSpec::from(Portal::from(target.address))],
             read_only: false,
             method: None,
             ctrl_loss_timeout_s: 0,

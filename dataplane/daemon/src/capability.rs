@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 use roadstead_api::v1;
 use roadstead_verbs::{DeviceInfo, Gid, GidType, PortInfo, PortState, VerbsError};
 
+use crate::netdev::{self, Address};
+
+/// Where the kernel describes devices.
+const SYS: &str = "/sys";
+
 /// The kernel modules that matter here.
 const MODULES: [&str; 7] = [
     "nvme_tcp",
@@ -28,6 +33,22 @@ const GOOD_FOR: Duration = Duration::from_secs(10);
 pub(crate) struct Capabilities {
     pub(crate) rdma_devices: Vec<v1::RdmaDevice>,
     pub(crate) kernel_modules: Vec<v1::KernelModule>,
+    pub(crate) netdevs: Vec<v1::Netdev>,
+}
+
+impl Capabilities {
+    /// The transports by which this node can connect, with these methods. RDMA takes a device with an address; the
+    /// kernel's host needs its module, other methods nothing.
+    pub(crate) fn transports(&self, methods: &[&str]) -> Vec<v1::Transport> {
+        let has_module = |name: &str| self.kernel_modules.iter().any(|m| m.name == name);
+        let is_usable = |d: &v1::RdmaDevice| d.message.is_empty() && !d.gids.is_empty();
+        let kernel = has_module("nvme_rdma") && has_module("nvme_fabrics");
+        let carries = |method: &&str| **method != "kernel" || kernel;
+        let rdma = methods.iter().any(|method| carries(&method))
+            && self.rdma_devices.iter().any(is_usable);
+        let rdma = rdma.then_some(v1::Transport::Rdma);
+        [v1::Transport::Tcp].into_iter().chain(rdma).collect()
+    }
 }
 
 /// What this node has, read again when it is no longer good.
@@ -43,9 +64,11 @@ impl Probe {
         {
             return capabilities.clone();
         }
+        let addresses = netdev::addresses();
         let capabilities = Capabilities {
-            rdma_devices: rdma_devices(),
+            rdma_devices: rdma_devices(&addresses),
             kernel_modules: kernel_modules(Path::new("/"), release),
+            netdevs: netdev::netdevs(Path::new(SYS), &addresses),
         };
         *known = Some((Instant::now(), capabilities.clone()));
         capabilities
@@ -53,10 +76,10 @@ impl Probe {
 }
 
 /// The ports of all RDMA devices. What cannot be read is none: the log says why.
-fn rdma_devices() -> Vec<v1::RdmaDevice> {
+fn rdma_devices(addresses: &[Address]) -> Vec<v1::RdmaDevice> {
     let why = roadstead_verbs::available().err();
     match roadstead_verbs::devices() {
-        Ok(devices) => describe(&devices, why.as_ref()),
+        Ok(devices) => describe(Path::new(SYS), &devices, addresses, why.as_ref()),
         Err(error) => {
             tracing::warn!(%error, "RDMA devices cannot be read");
             Vec::new()
@@ -64,19 +87,30 @@ fn rdma_devices() -> Vec<v1::RdmaDevice> {
     }
 }
 
-/// `why`: no device can be used at all.
-fn describe(devices: &[DeviceInfo], why: Option<&VerbsError>) -> Vec<v1::RdmaDevice> {
+/// `sys` is `/sys`. `why`: no device can be used at all.
+fn describe(
+    sys: &Path,
+    devices: &[DeviceInfo],
+    addresses: &[Address],
+    why: Option<&VerbsError>,
+) -> Vec<v1::RdmaDevice> {
     let ports = |device: &DeviceInfo| {
         let name = device.name.clone();
+        let driver = driver(&sys.join("class/infiniband").join(&device.name));
         let port = move |port: &PortInfo| v1::RdmaDevice {
             name: name.clone(),
             port: port.number.into(),
             link: link(port).into(),
             speed_gbps: port.gbit_per_second,
+            mtu_bytes: mtu_bytes(sys, port),
             netdev: port.netdevs.first().cloned().unwrap_or_default(),
-            gids: port.gids.iter().filter_map(gid).collect(),
+            gids: port
+                .gids
+                .iter()
+                .filter_map(|one| gid(one, addresses))
+                .collect(),
+            driver: driver.clone(),
             message: why.map(ToString::to_string).unwrap_or_default(),
-            ..v1::RdmaDevice::default()
         };
         device.ports.iter().map(port).collect::<Vec<_>>()
     };
@@ -91,9 +125,31 @@ fn link(port: &PortInfo) -> v1::LinkState {
     }
 }
 
-/// An address of RoCE; others are of no use here.
-fn gid(gid: &Gid) -> Option<v1::GidEntry> {
-    gid.netdev.as_ref()?;
+/// The kernel's module behind a device. The soft device has no hardware, but names the interface it is on.
+fn driver(device: &Path) -> String {
+    let driver = fs::read_link(device.join("device/driver")).ok();
+    let name = driver.and_then(|path| path.file_name()?.to_str().map(str::to_owned));
+    let soft = || {
+        device
+            .join("parent")
+            .exists()
+            .then(|| "rdma_rxe".to_owned())
+    };
+    name.or_else(soft).unwrap_or_default()
+}
+
+/// From the smallest of its interfaces: the kernel has no file with it.
+fn mtu_bytes(sys: &Path, port: &PortInfo) -> u32 {
+    let frames = port.netdevs.iter().filter_map(|name| {
+        let text = fs::read_to_string(sys.join("class/net").join(name).join("mtu"));
+        text.ok()?.trim().parse().ok()
+    });
+    netdev::rdma_mtu_bytes(frames.min().unwrap_or_default())
+}
+
+/// An address of RoCE that means the same everywhere; others are of no use here.
+fn gid(gid: &Gid, addresses: &[Address]) -> Option<v1::GidEntry> {
+    let netdev = gid.netdev.as_ref()?;
     let (version, address) = match gid.kind {
         GidType::RoceV2 => (v1::RoceVersion::V2, gid.ip()?),
         GidType::InfiniBandOrRoceV1 => {
@@ -101,10 +157,12 @@ fn gid(gid: &Gid) -> Option<v1::GidEntry> {
             (v1::RoceVersion::V1, address)
         }
     };
-    Some(v1::GidEntry {
+    let is_it = |one: &&Address| one.ip == address && one.netdev == *netdev;
+    let prefix_len = addresses.iter().find(is_it).map(|one| one.prefix_len);
+    netdev::is_routable(address).then(|| v1::GidEntry {
         r#type: version.into(),
         address: address.to_string(),
-        prefix_len: 0,
+        prefix_len: prefix_len.unwrap_or_default().into(),
     })
 }
 
@@ -213,6 +271,10 @@ mod tests {
                 gid(GidType::InfiniBandOrRoceV1, Some("eth1"), 7),
                 gid(GidType::RoceV2, Some("eth1"), 7),
                 gid(GidType::RoceV2, None, 8),
+                Gid {
+                    raw: [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                    ..gid(GidType::RoceV2, Some("eth1"), 0)
+                },
             ],
         };
         let down = PortInfo {
@@ -225,7 +287,24 @@ mod tests {
             node_guid: String::new(),
             ports: vec![port, down],
         };
-        let told = describe(&[device], None);
+        let root = tempfile::tempdir().unwrap();
+        let net = root.path().join("class/net/eth1");
+        fs::create_dir_all(&net).unwrap();
+        fs::write(net.join("mtu"), "1500\n").unwrap();
+        let rdma = root.path().join("class/infiniband/mlx5_0/device");
+        fs::create_dir_all(&rdma).unwrap();
+        std::os::unix::fs::symlink("../../bus/pci/drivers/mlx5_core", rdma.join("driver")).unwrap();
+        let addresses = [Address {
+            netdev: "eth1".into(),
+            ip: "192.0.2.7".parse().unwrap(),
+            prefix_len: 24,
+        }];
+        let told = describe(root.path(), &[device], &addresses, None);
+        assert_eq!(
+            (told[0].driver.as_str(), told[0].mtu_bytes),
+            ("mlx5_core", 1024)
+        );
+        assert!(told[0].gids.iter().all(|gid| gid.prefix_len == 24));
         let links: Vec<_> = told.iter().map(|d| (d.port, d.link())).collect();
         assert_eq!(links, [(1, v1::LinkState::Up), (2, v1::LinkState::Down)]);
         let gids: Vec<_> = told[0]
@@ -246,9 +325,52 @@ mod tests {
         );
         let why = VerbsError::NoDevice;
         assert!(
-            !describe(&[], Some(&why))
+            !describe(root.path(), &[], &[], Some(&why))
                 .iter()
                 .any(|d| d.message.is_empty())
         );
+    }
+
+    #[test]
+    fn rdma_takes_a_device_with_an_address_and_the_kernel_its_module() {
+        let module = |name: &str| v1::KernelModule {
+            name: name.into(),
+            state: v1::ModuleState::Loadable.into(),
+        };
+        let all = Capabilities {
+            rdma_devices: vec![v1::RdmaDevice {
+                gids: vec![v1::GidEntry::default()],
+                ..v1::RdmaDevice::default()
+            }],
+            kernel_modules: vec![module("nvme_rdma"), module("nvme_fabrics")],
+            netdevs: Vec::new(),
+        };
+        let has_rdma = |capabilities: &Capabilities, methods: &[&str]| {
+            let all = capabilities.transports(methods);
+            assert_eq!(all[0], v1::Transport::Tcp);
+            all.contains(&v1::Transport::Rdma)
+        };
+        assert!(has_rdma(&all, &["kernel", "fuse"]));
+        assert!(!has_rdma(&all, &[]));
+        let no_modules = Capabilities {
+            kernel_modules: Vec::new(),
+            ..all.clone()
+        };
+        assert!(has_rdma(&no_modules, &["fuse"]));
+        let change = |f: fn(&mut Capabilities)| {
+            let mut less = all.clone();
+            f(&mut less);
+            has_rdma(&less, &["kernel"])
+        };
+        assert!(!change(|c| c.rdma_devices.clear()));
+        assert!(!change(|c| c.rdma_devices[0].gids.clear()));
+        assert!(!change(|c| c.rdma_devices[0].message = "no library".into()));
+        assert!(!change(|c| drop(c.kernel_modules.remove(0))));
+        assert!(!change(|c| drop(c.kernel_modules.pop())));
+        // The soft device has no driver that it names.
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(driver(root.path()), "");
+        fs::write(root.path().join("parent"), "eth0\n").unwrap();
+        assert_eq!(driver(root.path()), "rdma_rxe");
     }
 }

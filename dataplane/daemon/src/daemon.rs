@@ -75,6 +75,7 @@ fn attachments(state_dir: &Path, identity: &Identity) -> anyhow::Result<Arc<Mana
     let methods = roadstead_attach::default_methods(&host, hold::held()?)?;
     let manager = Arc::new(Manager::open(state_dir.join(ATTACHMENTS), methods)?);
     manager.restore_in_background()?;
+    manager.follow_in_background()?;
     Ok(manager)
 }
 
@@ -110,7 +111,7 @@ impl Parts {
             Mode::Standalone { file, .. } => Some(file.clone()),
             Mode::Cluster => None,
         };
-        let keeper = Keeper::new(directory, to_reconciler.clone(), file);
+        let keeper = Keeper::new(directory, to_reconciler.clone(), file, attachments.clone());
         let reporter = Reporter {
             status,
             server: server.clone(),

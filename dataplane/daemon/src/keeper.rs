@@ -6,6 +6,8 @@ use std::sync::mpsc::Sender;
 
 use prost::Message;
 use roadstead_api::v1;
+use roadstead_attach::Manager;
+use roadstead_nvme::Portal;
 use tokio::sync::Mutex;
 
 use crate::desired::{self, Desired, Invalid};
@@ -46,6 +48,7 @@ pub(crate) struct Keeper {
     events: Sender<Event>,
     /// Set when a file says what to serve.
     file: Option<PathBuf>,
+    attachments: Arc<Manager>,
     /// Held while a state is being kept: the last one written is the last one handed over.
     turn: Mutex<()>,
 }
@@ -55,11 +58,13 @@ impl Keeper {
         directory: Arc<StateDir>,
         events: Sender<Event>,
         file: Option<PathBuf>,
+        attachments: Arc<Manager>,
     ) -> Self {
         Self {
             directory,
             events,
             file,
+            attachments,
             turn: Mutex::new(()),
         }
     }
@@ -86,6 +91,13 @@ impl Keeper {
     }
 
     fn hand_over(&self, desired: Desired) -> Result<(), ApplyError> {
+        let specs = |paths: &Vec<Portal>| paths.iter().copied().map(Into::into).collect();
+        let attachments = desired.attachments.iter();
+        self.attachments.want_paths(
+            attachments
+                .map(|(id, paths)| (id.clone(), specs(paths)))
+                .collect(),
+        );
         self.events
             .send(Event::Desired(desired))
             .map_err(|_| ApplyError::Stopped)

@@ -14,6 +14,7 @@ mod identity;
 mod keeper;
 mod mdns;
 mod metrics;
+mod netdev;
 mod reconcile;
 mod report;
 mod serve;

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use roadstead_api::v1;
 use roadstead_attach::{Attachment, Manager, PathState, PathStatus};
+use roadstead_nvme::Transport;
 use tokio::sync::watch;
 
-use crate::capability::Probe;
+use crate::capability::{Capabilities, Probe};
+use crate::desired;
 use crate::identity::Identity;
+use crate::netdev;
 use crate::serve::{ControllerInfo, IoCounters, Server};
 use crate::status::{DriveStatus, Status, VolumeStatus};
 
@@ -25,16 +28,23 @@ impl Reporter {
     /// The report of this moment.
     pub(crate) fn report(&self) -> v1::NodeReport {
         let status = Arc::clone(&self.status.borrow());
+        let uname = rustix::system::uname();
+        let kernel = uname.release().to_string_lossy();
+        let capabilities = self.probe.capabilities(&kernel);
+        let mut portals = status.portals.clone();
+        for portal in &mut portals {
+            netdev::place(portal, &capabilities.netdevs, &capabilities.rdma_devices);
+        }
         v1::NodeReport {
             applied_revision: status.applied_revision.clone(),
-            host: Some(self.host(&status)),
+            host: Some(self.host(&status, &kernel, capabilities)),
             drives: status.drives.iter().map(drive).collect(),
             volumes: status
                 .volumes
                 .iter()
                 .map(|volume| self.volume(volume))
                 .collect(),
-            portals: status.portals.clone(),
+            portals,
             attachments: self
                 .attachments
                 .attachments()
@@ -45,21 +55,20 @@ impl Reporter {
         }
     }
 
-    fn host(&self, status: &Status) -> v1::HostReport {
+    fn host(&self, status: &Status, kernel: &str, capabilities: Capabilities) -> v1::HostReport {
         let methods = self.attachments.available_methods();
-        let uname = rustix::system::uname();
-        let kernel = uname.release().to_string_lossy();
-        let capabilities = self.probe.capabilities(&kernel);
+        let transports = capabilities.transports(&methods);
         v1::HostReport {
             host_nqn: self.identity.nqn.clone(),
             host_id: self.identity.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            transports: vec![v1::Transport::Tcp.into()],
+            transports: transports.into_iter().map(Into::into).collect(),
             attach_methods: methods.into_iter().map(str::to_owned).collect(),
             unused_drives: status.unused.clone(),
-            kernel: kernel.to_string(),
+            kernel: kernel.to_owned(),
             rdma_devices: capabilities.rdma_devices,
             kernel_modules: capabilities.kernel_modules,
+            netdevs: capabilities.netdevs,
             ..v1::HostReport::default()
         }
     }
@@ -164,15 +173,23 @@ fn path(status: &PathStatus) -> v1::PathReport {
         PathState::Connecting => v1::PathState::Connecting,
         PathState::Failed => v1::PathState::Failed,
     };
+    let transport = match status.path.transport {
+        Transport::Tcp => v1::Transport::Tcp,
+        Transport::Rdma => v1::Transport::Rdma,
+    };
+    let ana_state = status.ana_state.map(desired::ana_state_message);
     v1::PathReport {
         portal: Some(v1::Portal {
-            transport: v1::Transport::Tcp.into(),
+            transport: transport.into(),
             address: status.path.address.to_string(),
             port: u32::from(status.path.port),
             ..v1::Portal::default()
         }),
         state: state.into(),
         message: status.message.clone(),
+        ana_state: ana_state.unwrap_or_default().into(),
+        failures: status.losses.count,
+        failed_at_s: status.losses.last_s,
         ..v1::PathReport::default()
     }
 }

@@ -58,10 +58,13 @@ async fn wrong_requests_are_refused_with_their_field() {
         ),
         (
             v1::AttachRequest {
-                paths: vec![rdma],
+                paths: vec![v1::Portal {
+                    address: "0.0.0.0".into(),
+                    ..rdma.clone()
+                }],
                 ..request()
             },
-            "paths[0].transport",
+            "paths[0].address",
         ),
     ];
     for (request, part) in cases {
@@ -75,6 +78,17 @@ async fn wrong_requests_are_refused_with_their_field() {
     };
     let status = client.attach(other).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    let rdma_alone = v1::AttachRequest {
+        method: "fuse".into(),
+        paths: vec![rdma],
+        ..request()
+    };
+    let status = client.attach(rdma_alone).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(
+        status.message().contains("speaks NVMe/TCP only"),
+        "{status}"
+    );
     assert_eq!(daemon.report().await.attachments, []);
 }
 

@@ -28,6 +28,7 @@ mod thread;
 
 pub use client::{Client, Completed, IO_QUEUES_MAX, NotAccepted, PATHS_MAX, QUEUE_TOKENS};
 pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover, portals};
+pub use rdma::rdma_available;
 pub use rim::Rim;
 pub use roadstead_host::{
     Identity, IoError, Limits, NamespaceInfo, Op, PathPolicy, PathReport, PathState, Refused,

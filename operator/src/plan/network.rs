@@ -54,14 +54,13 @@ fn second_choice(group: u32, there_is_another: bool) -> Vec<AnaGroup> {
     there_is_another.then_some(group).into_iter().collect()
 }
 
-/// Addresses of a node's RDMA ports, as recorded: none if its dataplane does not speak RDMA.
+/// Addresses of a node's RDMA ports that its dataplane can use, as recorded.
 fn rdma_addresses(index: &Index<'_>, node: &str) -> BTreeSet<IpAddr> {
     let status = index
         .snapshot
         .hosts
         .get(node)
         .and_then(|h| h.status.as_ref());
-    let status = status.filter(|s| s.transports.iter().any(|t| t == "rdma"));
     let devices = status.into_iter().flat_map(|s| &s.rdma_devices);
     devices
         .filter(|device| device.message.is_empty())

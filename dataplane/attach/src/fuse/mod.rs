@@ -19,9 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use roadstead_initiator::{
-    ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState, Portal,
+    ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState,
     Spec as InitiatorSpec, Wanted,
 };
+use roadstead_nvme::Transport;
 use roadstead_ring::ReactorConfig;
 use tracing::{info, warn};
 
@@ -137,6 +138,12 @@ impl FuseMethod {
         Ok(initiator)
     }
 
+    /// The paths that the initiator can use, in their order.
+    fn usable(&self, spec: &Spec) -> Vec<PathSpec> {
+        let carried = |path: &&PathSpec| self.carries(path.transport) == Availability::Available;
+        spec.paths.iter().filter(carried).copied().collect()
+    }
+
     fn connect(&self, spec: &Spec) -> Result<Namespace, AttachError> {
         let invalid = |error: roadstead_initiator::NqnError| AttachError::InvalidSpec {
             id: spec.id.clone(),
@@ -149,11 +156,7 @@ impl FuseMethod {
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: Wanted::Uuid(spec.volume_uuid),
-            paths: spec
-                .paths
-                .iter()
-                .map(|path| Portal::tcp(path.socket_addr()))
-                .collect(),
+            paths: self.usable(spec).iter().map(PathSpec::portal).collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),
                 ..Limits::default()
@@ -265,7 +268,7 @@ impl FuseMethod {
         follow(spec, &namespace, Arc::clone(&size));
         Attached {
             namespace,
-            paths: spec.paths.clone(),
+            paths: self.usable(spec),
             device,
             size,
             thread,
@@ -326,6 +329,16 @@ impl Method for FuseMethod {
             }
         }
         Availability::Available
+    }
+
+    fn carries(&self, transport: Transport) -> Availability {
+        match transport {
+            Transport::Tcp => Availability::Available,
+            Transport::Rdma => match roadstead_initiator::rdma_available() {
+                Ok(()) => Availability::Available,
+                Err(reason) => Availability::Missing(reason),
+            },
+        }
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -411,6 +424,7 @@ impl Method for FuseMethod {
                 HostPathState::Failed => PathState::Failed,
             },
             message: report.message,
+            ..PathStatus::failed(*path, "")
         };
         attached.paths.iter().zip(reports).map(status).collect()
     }

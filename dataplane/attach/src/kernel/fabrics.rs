@@ -36,9 +36,10 @@ impl Options<'_> {
     /// The option string, comma-separated as the kernel parses it.
     pub(super) fn to_line(&self) -> String {
         format!(
-            "nqn={},transport=tcp,traddr={},trsvcid={},hostnqn={},hostid={},\
+            "nqn={},transport={},traddr={},trsvcid={},hostnqn={},hostid={},\
              nr_io_queues={},keep_alive_tmo={},reconnect_delay={},ctrl_loss_tmo={}",
             self.nqn,
+            self.path.transport,
             self.path.address,
             self.path.port,
             self.host.nqn,
@@ -87,18 +88,33 @@ fn parse_answer(text: &str) -> Option<Connected> {
 
 #[cfg(test)]
 mod tests {
+    use roadstead_nvme::{Portal, Transport};
     use uuid::Uuid;
 
     use super::*;
 
     #[test]
     fn the_option_line_is_what_the_kernel_parses() {
+        let line = |transport| {
+            let path = Portal {
+                transport,
+                address: "10.0.0.1:4420".parse().unwrap(),
+            };
+            line_to(path.into())
+        };
+        assert_eq!(
+            line(Transport::Tcp),
+            "nqn=nqn.2026-11.io.roadstead:example,transport=tcp,traddr=10.0.0.1,trsvcid=4420,\
+             hostnqn=nqn.2014-08.org.nvmexpress:uuid:h,hostid=00000000-0000-0000-0000-000000000001,\
+             nr_io_queues=8,keep_alive_tmo=5,reconnect_delay=2,ctrl_loss_tmo=600"
+        );
+        assert!(line(Transport::Rdma).contains(",transport=rdma,traddr=10.0.0.1,trsvcid=4420,"));
+    }
+
+    fn line_to(path: PathSpec) -> String {
         let options = Options {
             nqn: "nqn.2026-11.io.roadstead:example",
-            path: &PathSpec {
-                address: "10.0.0.1".parse().unwrap(),
-                port: 4420,
-            },
+            path: &path,
             host: &HostIdentity {
                 nqn: "nqn.2014-08.org.nvmexpress:uuid:h".into(),
                 id: Uuid::from_u128(1),
@@ -106,12 +122,7 @@ mod tests {
             ctrl_loss_timeout: Duration::from_secs(600),
             cpus: 64,
         };
-        assert_eq!(
-            options.to_line(),
-            "nqn=nqn.2026-11.io.roadstead:example,transport=tcp,traddr=10.0.0.1,trsvcid=4420,\
-             hostnqn=nqn.2014-08.org.nvmexpress:uuid:h,hostid=00000000-0000-0000-0000-000000000001,\
-             nr_io_queues=8,keep_alive_tmo=5,reconnect_delay=2,ctrl_loss_tmo=600"
-        );
+        options.to_line()
     }
 
     #[test]

@@ -1,20 +1,21 @@
-//! Attach by the kernel's own NVMe/TCP host.
+//! Attach by the kernel's own NVMe-oF host, over TCP and RDMA.
 //!
 //! Every path of the specification is one controller of the kernel; native multipath makes one device of
 //! them. The kernel reconnects by itself and holds I/O back meanwhile.
 
 mod fabrics;
+mod paths;
 mod sysfs;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use roadstead_nvme::Transport;
 use tracing::{info, warn};
 
-use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
+use crate::{AttachError, HostIdentity, PathSpec, PathStatus, Spec};
 
 /// How long a device may take to appear after a connection.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,6 +31,7 @@ pub struct KernelMethod {
     host: HostIdentity,
     sysfs: PathBuf,
     dev: PathBuf,
+    seen: paths::Seen,
 }
 
 impl KernelMethod {
@@ -40,7 +42,12 @@ impl KernelMethod {
 
     /// With sysfs and devices elsewhere, for tests.
     pub fn with_roots(host: HostIdentity, sysfs: PathBuf, dev: PathBuf) -> Self {
-        Self { host, sysfs, dev }
+        Self {
+            host,
+            sysfs,
+            dev,
+            seen: paths::Seen::default(),
+        }
     }
 
     fn controllers(&self, spec: &Spec) -> Vec<sysfs::Controller> {
@@ -104,8 +111,22 @@ impl KernelMethod {
                 Ok(())
             }
             Err(error) if error.raw_os_error() == Some(libc::EALREADY) => Ok(()),
+            // It has just tried to load the module by itself.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EINVAL)
+                    && !self.has_module(path.transport) =>
+            {
+                let name = module(path.transport);
+                let what = format!("module {name} is not loaded, and the kernel cannot load it");
+                Err(std::io::Error::new(std::io::ErrorKind::Unsupported, what))
+            }
             Err(error) => Err(error),
         }
+    }
+
+    fn has_module(&self, transport: Transport) -> bool {
+        let name = module(transport).replace('-', "_");
+        self.sysfs.join("module").join(name).exists()
     }
 
     /// Waits for the namespace's block device.
@@ -165,7 +186,8 @@ impl Method for KernelMethod {
     }
 
     fn available(&self) -> Availability {
-        if !self.sysfs.join("module/nvme_tcp").exists() {
+        let has_one = [Transport::Tcp, Transport::Rdma].map(|one| self.has_module(one));
+        if has_one == [false, false] {
             return Availability::Missing("module nvme-tcp is not loaded".into());
         }
         let device = self.dev.join("nvme-fabrics");
@@ -173,6 +195,16 @@ impl Method for KernelMethod {
             return Availability::Missing(format!("{} does not exist", device.display()));
         }
         Availability::Available
+    }
+
+    /// The kernel loads nvme-rdma by itself when it is asked to connect; that makes sense with an RDMA device alone.
+    fn carries(&self, transport: Transport) -> Availability {
+        let devices = self.sysfs.join("class/infiniband");
+        let has_device = || std::fs::read_dir(devices).is_ok_and(|mut all| all.next().is_some());
+        if self.has_module(transport) || (transport == Transport::Rdma && has_device()) {
+            return Availability::Available;
+        }
+        Availability::Missing(format!("module {} is not loaded", module(transport)))
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -194,7 +226,9 @@ impl Method for KernelMethod {
                 return Err(AttachError::Busy { device });
             }
         }
-        self.disconnect(spec)
+        self.disconnect(spec)?;
+        self.seen.forget(&spec.id);
+        Ok(())
     }
 
     fn rescan(&self, spec: &Spec) -> Result<u64, AttachError> {
@@ -233,20 +267,19 @@ impl Method for KernelMethod {
     }
 
     fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
-        let controllers = self.controllers(spec);
-        let mut paths = failed_paths(spec, "the kernel has no controller for it");
-        for status in &mut paths {
-            if let Some(controller) = controllers.iter().find(|c| c.is_to(&status.path)) {
-                (status.state, status.message) = match controller.state.as_str() {
-                    "live" => (PathState::Live, String::new()),
-                    "new" | "connecting" | "resetting" => {
-                        (PathState::Connecting, controller.state.clone())
-                    }
-                    other => (PathState::Failed, other.to_owned()),
-                };
-            }
-        }
-        paths
+        self.status(spec)
+    }
+
+    fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
+        self.move_to(spec, paths)
+    }
+}
+
+/// The kernel's module for a transport.
+fn module(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "nvme-tcp",
+        Transport::Rdma => "nvme-rdma",
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use roadstead_nvme::AnaState;
 use uuid::Uuid;
 
 use crate::PathSpec;
@@ -20,6 +21,8 @@ pub(super) struct Controller {
     pub(super) dir: PathBuf,
     /// `live`, `connecting`, `resetting`, `deleting`, ...
     pub(super) state: String,
+    /// `tcp`, `rdma`; empty where the kernel does not say.
+    pub(super) transport: String,
     /// `traddr=...,trsvcid=...`
     pub(super) address: String,
 }
@@ -34,7 +37,22 @@ impl Controller {
         };
         let address = field("traddr").and_then(|text| text.parse().ok());
         let port = field("trsvcid").and_then(|text| text.parse().ok());
-        address == Some(path.address) && port == Some(path.port)
+        self.transport == path.transport.name()
+            && address == Some(path.address)
+            && port == Some(path.port)
+    }
+
+    /// What the target says of a namespace over this controller; with native multipath only.
+    pub(super) fn ana_state(&self, volume: Uuid) -> Option<AnaState> {
+        let path = |entry: fs::DirEntry| {
+            let dir = entry.path();
+            let uuid: Uuid = attribute(&dir, "uuid")?.parse().ok()?;
+            (uuid == volume).then(|| attribute(&dir, "ana_state"))?
+        };
+        let word = list(&self.dir, path).pop()?;
+        AnaState::ALL
+            .into_iter()
+            .find(|state| ana_word(*state) == word)
     }
 
     /// Whether the kernel is still using it.
@@ -66,6 +84,17 @@ impl Controller {
     }
 }
 
+/// The kernel's name for a state.
+fn ana_word(state: AnaState) -> &'static str {
+    match state {
+        AnaState::Optimized => "optimized",
+        AnaState::NonOptimized => "non-optimized",
+        AnaState::Inaccessible => "inaccessible",
+        AnaState::PersistentLoss => "persistent-loss",
+        AnaState::Change => "change",
+    }
+}
+
 /// A namespace's block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Namespace {
@@ -86,6 +115,7 @@ pub(super) fn controllers(sysfs: &Path, nqn: &str, host_nqn: &str) -> Vec<Contro
             && attribute(&dir, "hostnqn").is_none_or(|host| host == host_nqn);
         ours.then(|| Controller {
             state: attribute(&dir, "state").unwrap_or_default(),
+            transport: attribute(&dir, "transport").unwrap_or_default(),
             address: attribute(&dir, "address").unwrap_or_default(),
             dir,
         })
@@ -120,6 +150,8 @@ fn list<T>(dir: &Path, entry: impl Fn(fs::DirEntry) -> Option<T>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
+    use roadstead_nvme::Portal;
+
     use super::*;
 
     const NQN: &str = "nqn.2026-11.io.roadstead:example";
@@ -135,6 +167,7 @@ mod tests {
             ("subsysnqn", nqn),
             ("hostnqn", host),
             ("state", "live"),
+            ("transport", "tcp"),
             ("address", address),
         ] {
             file(root, &format!("class/nvme/{name}/{attribute}"), value);
@@ -167,14 +200,29 @@ mod tests {
         );
         let found = controllers(root.path(), NQN, "h");
         assert_eq!(found.len(), 1);
-        let path = |address: &str, port| PathSpec {
-            address: address.parse().unwrap(),
-            port,
-        };
+        let path = |text: &str| text.parse::<Portal>().unwrap().into();
         assert!(found[0].dir.ends_with("nvme0") && found[0].is_alive());
-        assert!(found[0].is_to(&path("10.0.0.1", 4420)));
-        assert!(!found[0].is_to(&path("10.0.0.1", 4421)));
-        assert!(!found[0].is_to(&path("10.0.0.2", 4420)));
+        assert!(found[0].is_to(&path("10.0.0.1:4420")));
+        assert!(!found[0].is_to(&path("10.0.0.1:4421")));
+        assert!(!found[0].is_to(&path("10.0.0.2:4420")));
+        assert!(!found[0].is_to(&path("rdma:10.0.0.1:4420")));
+    }
+
+    #[test]
+    fn the_state_of_a_path_is_that_of_its_namespace() {
+        let root = tempfile::tempdir().unwrap();
+        let address = "traddr=10.0.0.1,trsvcid=4420";
+        controller(root.path(), "nvme0", NQN, "h", address);
+        for (number, state) in [(1, "optimized"), (2, "non-optimized"), (3, "new word")] {
+            let path = format!("class/nvme/nvme0/nvme0c0n{number}");
+            let uuid = Uuid::from_u128(number).to_string();
+            file(root.path(), &format!("{path}/uuid"), &uuid);
+            file(root.path(), &format!("{path}/ana_state"), state);
+        }
+        let found = &controllers(root.path(), NQN, "h")[0];
+        let states = [1, 2, 3, 4].map(|number| found.ana_state(Uuid::from_u128(number)));
+        let (best, other) = (AnaState::Optimized, AnaState::NonOptimized);
+        assert_eq!(states, [Some(best), Some(other), None, None]);
     }
 
     #[test]

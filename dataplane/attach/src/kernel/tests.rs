@@ -1,8 +1,10 @@
 use std::fs;
 
+use roadstead_nvme::Portal;
 use uuid::Uuid;
 
 use super::*;
+use crate::PathState;
 
 const NQN: &str = "nqn.2026-11.io.roadstead:example";
 
@@ -11,11 +13,8 @@ fn spec() -> Spec {
         id: "a".into(),
         subsystem_nqn: NQN.into(),
         volume_uuid: Uuid::from_u128(5),
-        paths: ["10.0.0.1", "10.0.0.2"]
-            .map(|address| PathSpec {
-                address: address.parse().unwrap(),
-                port: 4420,
-            })
+        paths: ["10.0.0.1:4420", "rdma:10.0.0.2:4420"]
+            .map(|text| text.parse::<Portal>().unwrap().into())
             .into(),
         read_only: false,
         method: None,
@@ -59,6 +58,7 @@ fn an_existing_connection_is_found_without_connecting_again() {
         ("subsysnqn", NQN),
         ("hostnqn", "h"),
         ("state", "live"),
+        ("transport", "tcp"),
         ("address", "traddr=10.0.0.1,trsvcid=4420"),
     ] {
         file(
@@ -93,4 +93,74 @@ fn no_path_is_an_error_with_every_reason() {
         error.contains("10.0.0.1:4420") && error.contains("10.0.0.2:4420"),
         "{error}"
     );
+}
+
+#[test]
+fn rdma_takes_its_module_or_a_device() {
+    let root = tempfile::tempdir().unwrap();
+    let kernel = method(root.path());
+    let carries = |transport| kernel.carries(transport) == Availability::Available;
+    fs::create_dir_all(root.path().join("sys/module/nvme_tcp")).unwrap();
+    assert!(carries(Transport::Tcp) && !carries(Transport::Rdma));
+    // No device yet.
+    fs::create_dir_all(root.path().join("sys/class/infiniband")).unwrap();
+    assert!(!carries(Transport::Rdma));
+    fs::create_dir_all(root.path().join("sys/class/infiniband/mlx5_0")).unwrap();
+    assert!(carries(Transport::Rdma));
+    let root = tempfile::tempdir().unwrap();
+    let kernel = method(root.path());
+    fs::create_dir_all(root.path().join("sys/module/nvme_rdma")).unwrap();
+    let carries = |transport| kernel.carries(transport) == Availability::Available;
+    assert!(!carries(Transport::Tcp) && carries(Transport::Rdma));
+    file(root.path(), "dev/nvme-fabrics", "");
+    assert_eq!(kernel.available(), Availability::Available);
+}
+
+/// A controller to `address` over `transport`, which a fake kernel deletes when it is told to.
+fn controller(root: &Path, name: &str, transport: &str, address: &str, state: &str) -> PathBuf {
+    let address = format!("traddr={address},trsvcid=4420");
+    for (attribute, value) in [
+        ("subsysnqn", NQN),
+        ("hostnqn", "h"),
+        ("state", state),
+        ("transport", transport),
+        ("address", &address),
+        ("delete_controller", "0"),
+    ] {
+        file(root, &format!("sys/class/nvme/{name}/{attribute}"), value);
+    }
+    root.join(format!("sys/class/nvme/{name}/delete_controller"))
+}
+
+#[test]
+fn a_path_is_closed_once_another_is_live_and_not_before() {
+    let root = tempfile::tempdir().unwrap();
+    let kernel = method(root.path());
+    let [tcp, rdma] = [spec().paths[0], spec().paths[1]];
+    let deleted = |path: &Path| fs::read_to_string(path).unwrap() == "1";
+    let old = controller(root.path(), "nvme0", "tcp", "10.0.0.1", "live");
+    // The new one cannot be connected: there is no /dev/nvme-fabrics here.
+    assert_eq!(kernel.follow(&spec(), &[rdma]), [rdma, tcp]);
+    assert!(!deleted(&old));
+    let new = controller(root.path(), "nvme1", "rdma", "10.0.0.2", "connecting");
+    assert_eq!(kernel.follow(&spec(), &[rdma]), [rdma, tcp]);
+    assert!(!deleted(&old), "the other one is not live");
+    controller(root.path(), "nvme1", "rdma", "10.0.0.2", "live");
+    assert_eq!(kernel.follow(&spec(), &[rdma]), [rdma]);
+    assert!(deleted(&old) && !deleted(&new));
+}
+
+#[test]
+fn paths_that_are_wanted_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let kernel = method(root.path());
+    let all = [
+        controller(root.path(), "nvme0", "tcp", "10.0.0.1", "live"),
+        controller(root.path(), "nvme1", "rdma", "10.0.0.2", "live"),
+    ];
+    let [tcp, rdma] = [spec().paths[0], spec().paths[1]];
+    assert_eq!(kernel.follow(&spec(), &[rdma, tcp]), [rdma, tcp]);
+    for file in all {
+        assert_eq!(fs::read_to_string(file).unwrap(), "0\n");
+    }
 }

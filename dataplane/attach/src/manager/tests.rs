@@ -1,5 +1,4 @@
-use std::net::IpAddr;
-
+use roadstead_nvme::{Portal, Transport};
 use uuid::Uuid;
 
 use super::*;
@@ -16,6 +15,7 @@ struct FakeState {
     unreachable: bool,
     missing: bool,
     size_bytes: u64,
+    during_follow: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Fake {
@@ -34,6 +34,17 @@ impl Method for Fake {
             true => Availability::Missing("not loaded".into()),
             false => Availability::Available,
         }
+    }
+
+    fn carries(&self, _: Transport) -> Availability {
+        Availability::Available
+    }
+
+    fn follow(&self, _: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
+        if let Some(meanwhile) = self.with(|s| s.during_follow.take()) {
+            meanwhile();
+        }
+        paths.to_vec()
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -79,15 +90,16 @@ impl Method for Fake {
     }
 }
 
+fn path(text: &str) -> PathSpec {
+    text.parse::<Portal>().unwrap().into()
+}
+
 fn spec(id: &str) -> Spec {
     Spec {
         id: id.into(),
         subsystem_nqn: "nqn.2026-11.io.roadstead:example".into(),
         volume_uuid: Uuid::from_u128(7),
-        paths: vec![PathSpec {
-            address: IpAddr::from([10, 0, 0, 1]),
-            port: 4420,
-        }],
+        paths: vec![path("10.0.0.1:4420")],
         read_only: false,
         method: None,
         ctrl_loss_timeout_s: 0,
@@ -203,4 +215,44 @@ fn an_unusable_method_says_why() {
     let error = manager.attach(unknown).err().unwrap().to_string();
     assert!(error.contains("known are: fake"), "{error}");
     assert!(manager.available_methods().is_empty());
+}
+
+#[test]
+fn attachments_follow_the_paths_that_they_should_have() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    let others = vec![path("rdma:10.0.0.1:4420"), path("10.0.0.1:4420")];
+    let want = |id: &str, paths: &[PathSpec]| {
+        manager.want_paths([(id.to_owned(), paths.to_vec())].into());
+        manager.follow();
+    };
+    // One that is not there is not made.
+    want("a", &others);
+    assert!(manager.attachments().is_empty() && fake.with(|s| s.devices.is_empty()));
+    manager.attach(spec("a")).unwrap();
+    manager.follow();
+    assert_eq!(manager.attachments()[0].spec.paths, others);
+    // It is remembered over a restart, and kept when nobody says anything.
+    want("b", &others);
+    assert_eq!(manager.attachments()[0].spec.paths, others);
+    let again = self::manager(dir.path(), &fake);
+    assert_eq!(again.attachments()[0].spec.paths, others);
+}
+
+#[test]
+fn a_path_that_is_connected_after_the_detach_goes_again() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = Arc::new(manager(dir.path(), &fake));
+    manager.attach(spec("a")).unwrap();
+    let during = Arc::clone(&manager);
+    let connected = fake.clone();
+    fake.with(|s| {
+        s.during_follow = Some(Box::new(move || {
+            during.detach("a").unwrap();
+            connected.with(|s| s.devices.push("a".into()));
+        }));
+    });
+    manager.follow();
+    assert!(fake.with(|s| s.devices.is_empty()), "it is detached anew");
+    assert!(manager.attachments().is_empty());
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use roadstead_api::v1;
 use roadstead_api::v1::node_server::Node as NodeApi;
 use roadstead_attach::{AttachError, Manager, PathSpec, Spec};
-use roadstead_nvme::Transport;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::Stream;
@@ -176,14 +175,7 @@ fn attach_spec(request: v1::AttachRequest) -> Result<Spec, Status> {
     for (i, portal) in request.paths.iter().enumerate() {
         let portal = desired::portal(portal)
             .map_err(|(field, what)| wrong(&format!("paths[{i}].{field}"), what))?;
-        if portal.transport == Transport::Rdma {
-            let what = "this daemon connects over TCP only".to_owned();
-            return Err(wrong(&format!("paths[{i}].transport"), what));
-        }
-        paths.push(PathSpec {
-            address: portal.address.ip(),
-            port: portal.address.port(),
-        });
+        paths.push(PathSpec::from(portal));
     }
     Ok(Spec {
         id: request.id,

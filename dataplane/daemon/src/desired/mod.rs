@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
+use roadstead_attach::PATHS_MAX;
 use roadstead_nvme::{Portal, Transport};
 use roadstead_target::{AnaStates, PortalRules};
 use uuid::Uuid;
@@ -32,6 +33,8 @@ pub(crate) struct Desired {
     /// Every address that should be listened at, those for discovery included.
     pub(crate) portals: Vec<Portal>,
     pub(crate) rules: PortalRules,
+    /// The paths that attachments of this node should have, by id.
+    pub(crate) attachments: BTreeMap<String, Vec<Portal>>,
 }
 
 /// A drive that should carry a pool.
@@ -100,6 +103,8 @@ pub(crate) enum Place {
     Portal(usize),
     Discovery(usize),
     Referral(usize),
+    Attachment(usize),
+    AttachmentPath(usize, usize),
 }
 
 impl std::fmt::Display for Place {
@@ -112,6 +117,8 @@ impl std::fmt::Display for Place {
             Self::Portal(i) => write!(f, "portals[{i}]"),
             Self::Discovery(i) => write!(f, "discovery[{i}]"),
             Self::Referral(i) => write!(f, "referrals[{i}]"),
+            Self::Attachment(i) => write!(f, "attachments[{i}]"),
+            Self::AttachmentPath(i, j) => write!(f, "attachments[{i}].paths[{j}]"),
         }
     }
 }
@@ -137,6 +144,9 @@ pub(crate) fn parse(state: &v1::NodeState) -> Result<Desired, Vec<Invalid>> {
             parser.subsystem(i, subsystem)
         }),
         portals: parser.portals(state),
+        attachments: collect(&state.attachments, |i, paths| parser.attachment(i, paths))
+            .into_iter()
+            .collect(),
         rules: std::mem::take(&mut parser.rules),
     };
     if parser.invalid.is_empty() {
@@ -182,6 +192,7 @@ struct Parser {
     nqns: HashSet<String>,
     exported: HashSet<Uuid>,
     portals: HashSet<Portal>,
+    attachments: HashSet<String>,
     rules: PortalRules,
 }
 
@@ -349,6 +360,34 @@ impl Parser {
         self.rules.referrals = referrals.into_iter().collect();
         specs.extend(discovery);
         specs
+    }
+
+    /// Without a path that leads to no other node. An empty list says nothing.
+    fn attachment(
+        &mut self,
+        i: usize,
+        message: &v1::AttachmentPaths,
+    ) -> Option<(String, Vec<Portal>)> {
+        if !self.attachments.insert(message.id.clone()) {
+            let what = format!("another has the id '{}' too", message.id);
+            self.wrong(Place::Attachment(i), "id", what);
+            return None;
+        }
+        if message.paths.len() > PATHS_MAX {
+            let what = format!("{} are more than {PATHS_MAX}", message.paths.len());
+            self.wrong(Place::Attachment(i), "paths", what);
+            return None;
+        }
+        let mut paths = Vec::new();
+        for (j, one) in message.paths.iter().enumerate() {
+            if one.transport() == v1::Transport::Local {
+                continue;
+            }
+            let place = Place::AttachmentPath(i, j);
+            let path = portal(one).map_err(|(field, what)| self.wrong(place, field, what));
+            paths.push(path.ok()?);
+        }
+        (!paths.is_empty()).then(|| (message.id.clone(), paths))
     }
 
     fn ana_states(&mut self, place: Place, message: &v1::Portal) -> Option<AnaStates> {

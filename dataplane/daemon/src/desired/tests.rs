@@ -197,3 +197,49 @@ fn nqns() {
         assert!(nqn(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn attachments_have_paths_to_other_nodes() {
+    let path = |transport: v1::Transport, address: &str| v1::Portal {
+        transport: transport.into(),
+        address: address.into(),
+        port: 4420,
+        ..Default::default()
+    };
+    let paths = |id: &str, paths: &[v1::Portal]| v1::AttachmentPaths {
+        id: id.into(),
+        paths: paths.to_vec(),
+    };
+    let tcp = path(v1::Transport::Tcp, "192.0.2.1");
+    let rdma = path(v1::Transport::Rdma, "192.0.2.1");
+    let local = path(v1::Transport::Local, "");
+    let state = v1::NodeState {
+        attachments: vec![
+            paths("a", &[rdma.clone(), tcp.clone()]),
+            paths("b", &[local]),
+            paths("c", &[]),
+        ],
+        ..Default::default()
+    };
+    let wanted = parse(&state).unwrap().attachments;
+    let shown: Vec<String> = wanted["a"].iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["rdma:192.0.2.1:4420", "192.0.2.1:4420"]);
+    assert_eq!(wanted.len(), 1, "nothing is said of the others");
+    let wrong = v1::NodeState {
+        attachments: vec![
+            paths("a", &[tcp.clone(), path(v1::Transport::Rdma, "::")]),
+            paths("b", &vec![tcp; PATHS_MAX + 1]),
+            paths("a", &[rdma]),
+        ],
+        ..Default::default()
+    };
+    assert_eq!(
+        messages(&wrong),
+        [
+            "attachments[0].paths[1].address: :: is no address of an RDMA device; \
+             name one for each device",
+            "attachments[1].paths: 17 are more than 16",
+            "attachments[2].id: another has the id 'a' too",
+        ]
+    );
+}

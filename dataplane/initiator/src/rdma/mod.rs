@@ -47,6 +47,19 @@ pub(crate) enum FabricError {
     Ring(#[from] RingError),
 }
 
+/// Whether a path over RDMA can work here at all.
+///
+/// # Errors
+/// Why not: a sentence's part.
+pub fn rdma_available() -> Result<(), String> {
+    roadstead_verbs::available().map_err(|error| error.to_string())?;
+    match roadstead_verbs::devices() {
+        Ok(devices) if devices.is_empty() => Err("this node has no RDMA device".into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The RDMA side. Nothing is there before it is needed.
 pub(crate) struct Fabric {
     /// The first token of watched descriptors.

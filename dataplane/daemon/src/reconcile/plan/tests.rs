@@ -67,6 +67,7 @@ fn portal(port: u16) -> Portal {
 /// One drive, one volume, one subsystem, one portal.
 fn wanted() -> Desired {
     Desired {
+        attachments: BTreeMap::new(),
         revision: "1".into(),
         drives: vec![drive("d")],
         volumes: vec![volume(0, "d")],
@@ -358,6 +359,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
         let mut seen = BTreeSet::new();
         let mut exported = BTreeSet::new();
         Desired {
+            attachments: BTreeMap::new(),
             revision: String::new(),
             drives: drives.iter().map(|n| drive(&format!("d{n}"))).collect(),
             volumes: volumes

@@ -1,6 +1,7 @@
 //! The server on real sockets, files and memory.
 
 mod allocations;
+mod ana;
 mod commands;
 mod faults;
 mod host;
