@@ -68,31 +68,47 @@ pub struct ExternalAddress {
         "message": "address is an IP address, such as 192.0.2.10"
     }]))]
     pub address: String,
-    /// Port: 4420 if not given; discovery services often answer at 8009.
-    #[serde(default = "default_port")]
+    /// Port; if not given 8009 of a discovery service and 4420 of a subsystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::port")]
-    pub port: u16,
+    pub port: Option<u16>,
     /// `tcp`, if not given, or `rdma`.
     #[serde(default = "default_transport")]
     #[schemars(schema_with = "crate::schema::wire_transport")]
     pub transport: String,
 }
 
-fn default_port() -> u16 {
-    4420
-}
+/// The port of a discovery service that names none, as IANA has it.
+const DISCOVERY_PORT: u16 = 8009;
+
+/// The port of a subsystem that names none.
+const SUBSYSTEM_PORT: u16 = 4420;
 
 fn default_transport() -> String {
     "tcp".into()
 }
 
-impl From<&ExternalAddress> for Portal {
-    fn from(address: &ExternalAddress) -> Self {
+impl ExternalAddress {
+    fn portal(&self, port: u16) -> Portal {
         Portal {
-            transport: address.transport.clone(),
-            address: address.address.clone(),
-            port: address.port,
+            transport: self.transport.clone(),
+            address: self.address.clone(),
+            port: self.port.unwrap_or(port),
         }
+    }
+}
+
+impl ExternalSource {
+    /// Its discovery services.
+    pub fn services(&self) -> Vec<Portal> {
+        let all = self.discovery.iter();
+        all.map(|a| a.portal(DISCOVERY_PORT)).collect()
+    }
+
+    /// The portals that are given.
+    pub fn given_portals(&self) -> Vec<Portal> {
+        let all = self.portals.iter();
+        all.map(|a| a.portal(SUBSYSTEM_PORT)).collect()
     }
 }
 
