@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use roadstead_initiator::{Found, Identity, Nqn, discover};
+use roadstead_initiator::{Found, Identity, Nqn, Portal, discover};
 use serde::Serialize;
 
-use crate::local::socket_address;
+use crate::local::parse_portal;
 
 /// The port of discovery services that IANA has given.
 const DISCOVERY_PORT: u16 = 8009;
@@ -16,9 +16,9 @@ const DISCOVERY_PORT: u16 = 8009;
 /// Arguments of `roadstead discover`.
 #[derive(Args)]
 pub(crate) struct DiscoverArgs {
-    /// Addresses of discovery services, with their port unless that is 8009. Any portal of a target answers too.
+    /// Addresses of discovery services, with their port unless that is 8009, `rdma:` before it for NVMe/RDMA. Any portal of a target answers too.
     #[arg(required = true, value_parser = service, value_name = "IP[:PORT]")]
-    services: Vec<SocketAddr>,
+    services: Vec<Portal>,
     /// Who asks: a target tells each host what that host may use.
     #[arg(long, default_value = "nqn.2026-11.io.roadstead:discover")]
     host_nqn: String,
@@ -28,8 +28,8 @@ pub(crate) struct DiscoverArgs {
 }
 
 /// An address with the port of discovery services as the default.
-pub(crate) fn service(text: &str) -> Result<SocketAddr, String> {
-    socket_address(text, DISCOVERY_PORT)
+pub(crate) fn service(text: &str) -> Result<Portal, String> {
+    parse_portal(text, DISCOVERY_PORT)
 }
 
 #[derive(Serialize)]
@@ -46,8 +46,8 @@ pub(crate) fn lines(args: &DiscoverArgs) -> Result<Vec<Line>> {
     let found = discover(&args.services, &identity, timeout)?;
     let line = |found: Found| Line {
         subsystem_nqn: found.nqn.to_string(),
-        transport: "tcp",
-        address: found.address,
+        transport: found.portal.transport.name(),
+        address: found.portal.address,
     };
     Ok(found.into_iter().map(line).collect())
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use roadstead_api::v1::{
-    AttachRequest, AttachmentReport, DetachRequest, DriveReport, DriveState, GetReportRequest,
-    NodeReport, PathState, Portal, RescanRequest, Transport, VolumeReport, VolumeState,
+    self, AttachRequest, AttachmentReport, DetachRequest, DriveReport, DriveState,
+    GetReportRequest, NodeReport, PathState, RescanRequest, VolumeReport, VolumeState,
 };
 use roadstead_api::{NVME_TCP_PORT, connect_unix};
-use roadstead_initiator::{Identity, Nqn, portals};
+use roadstead_initiator::{Identity, Nqn, Portal, Transport, portals};
 
 use crate::discover::service;
 use crate::inventory::{self, Inventory};
@@ -31,12 +31,12 @@ pub(crate) struct AttachArgs {
     /// NQN of the subsystem.
     #[arg(long)]
     nqn: String,
-    /// Address of the target, with its port unless that is 4420; repeat it for more paths.
+    /// Address of the target, with its port unless that is 4420, `rdma:` before it for NVMe/RDMA; repeat it for more paths.
     #[arg(long = "address", required_unless_present = "discover", value_parser = address, value_name = "IP[:PORT]")]
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Portal>,
     /// Take the addresses from this discovery service, with its port unless that is 8009; repeat it for more.
     #[arg(long, conflicts_with = "addresses", value_parser = service, value_name = "IP[:PORT]")]
-    discover: Vec<SocketAddr>,
+    discover: Vec<Portal>,
     /// UUID of the namespace.
     #[arg(long)]
     uuid: String,
@@ -58,26 +58,36 @@ enum Method {
 }
 
 /// A portal of a target.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    socket_address(text, NVME_TCP_PORT)
+fn address(text: &str) -> Result<Portal, String> {
+    parse_portal(text, NVME_TCP_PORT)
 }
 
-/// `10.0.0.1`, `10.0.0.1:4420`, `fd00::1` or `[fd00::1]:4420`.
-pub(crate) fn socket_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, default_port));
-    }
-    text.parse()
-        .map_err(|_| format!("'{text}' is not IP, IP:PORT or [IPv6]:PORT"))
+/// `10.0.0.1`, `10.0.0.1:4420`, `fd00::1` or `[fd00::1]:4420`; `rdma:` before it for NVMe/RDMA.
+pub(crate) fn parse_portal(text: &str, default_port: u16) -> Result<Portal, String> {
+    let (transport, address) = match text.strip_prefix("rdma:") {
+        Some(rest) => (Transport::Rdma, rest),
+        None => (Transport::Tcp, text),
+    };
+    let address = match address.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, default_port),
+        Err(_) => address.parse().map_err(|_| {
+            format!("'{text}' is not IP, IP:PORT or [IPv6]:PORT, or one of these after 'rdma:'")
+        })?,
+    };
+    Ok(Portal { transport, address })
 }
 
 /// `roadstead attach`: prints the device.
 pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
-    let portal = |address: SocketAddr| Portal {
-        transport: Transport::Tcp.into(),
-        address: address.ip().to_string(),
-        port: address.port().into(),
-        ..Portal::default()
+    let portal = |portal: Portal| v1::Portal {
+        transport: match portal.transport {
+            Transport::Tcp => v1::Transport::Tcp,
+            Transport::Rdma => v1::Transport::Rdma,
+        }
+        .into(),
+        address: portal.address.ip().to_string(),
+        port: portal.address.port().into(),
+        ..v1::Portal::default()
     };
     let addresses = match args.discover.as_slice() {
         [] => args.addresses,
@@ -164,15 +174,15 @@ async fn report(socket: &Path) -> Result<NodeReport> {
     Ok(report.map_err(said)?.into_inner())
 }
 
-fn portal(p: &Portal) -> String {
+fn portal(p: &v1::Portal) -> String {
     let transport = match p.transport() {
-        Transport::Tcp => "tcp",
-        Transport::Rdma => "rdma",
-        Transport::Local => "local",
-        Transport::Unspecified => "?",
+        v1::Transport::Tcp => "tcp",
+        v1::Transport::Rdma => "rdma",
+        v1::Transport::Local => "local",
+        v1::Transport::Unspecified => "?",
     };
     match p.transport() {
-        Transport::Local => transport.into(),
+        v1::Transport::Local => transport.into(),
         _ => format!("{transport} {}:{}", p.address, p.port),
     }
 }
@@ -346,7 +356,9 @@ mod tests {
         assert_eq!(shown("10.0.0.1:9"), Ok("10.0.0.1:9".into()));
         assert_eq!(shown("fd00::1"), Ok("[fd00::1]:4420".into()));
         assert_eq!(shown("[fd00::1]:9"), Ok("[fd00::1]:9".into()));
-        assert_eq!(service("10.0.0.1").map(|address| address.port()), Ok(8009));
+        assert_eq!(shown("rdma:10.0.0.1"), Ok("rdma:10.0.0.1:4420".into()));
+        let port = service("10.0.0.1").map(|portal| portal.address.port());
+        assert_eq!(port, Ok(8009));
         assert!(address("node1:4420").unwrap_err().contains("'node1:4420'"));
     }
 

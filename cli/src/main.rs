@@ -145,7 +145,7 @@ async fn run(cli: Cli) -> Result<()> {
         }
         (Command::Bench(options), _) => {
             log_to_stderr();
-            roadstead_bench::run(options, matches!(output, Output::Json))
+            bench(options, matches!(output, Output::Json)).await
         }
         (command, socket) => {
             let inventory = match socket {
@@ -153,6 +153,20 @@ async fn run(cli: Cli) -> Result<()> {
                 None => cluster::inventory(cluster::client(from.context.as_deref()).await?).await?,
             };
             show(&command, output, &inventory)
+        }
+    }
+}
+
+/// Runs the load; an interrupt ends it early, with its results.
+async fn bench(options: roadstead_bench::Options, as_json: bool) -> Result<()> {
+    let mut load = tokio::task::spawn_blocking(move || roadstead_bench::run(options, as_json));
+    loop {
+        tokio::select! {
+            result = &mut load => return result?,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                roadstead_bench::interrupt();
+            }
         }
     }
 }

@@ -20,10 +20,6 @@ use crate::Portal;
     {
         "rule": "has(self.nqn) == has(oldSelf.nqn) && (!has(self.nqn) || self.nqn == oldSelf.nqn)",
         "message": "an external Target stays with its subsystem: create another Target for another nqn"
-    },
-    {
-        "rule": "!has(self.discovery) || self.discovery.all(p, !has(p.transport) || p.transport == 'tcp')",
-        "message": "discovery services are asked over tcp only; an appliance that answers by rdma alone is named by nqn and portals"
     }
 ]))]
 pub struct ExternalSource {
@@ -182,7 +178,7 @@ pub struct ExternalPortalStatus {
     /// Port.
     #[schemars(schema_with = "crate::schema::port")]
     pub port: u16,
-    /// `Reached`, `Failed`, or `Unknown`: over RDMA only an attachment tells.
+    /// `Reached`, `Failed`, or `Unknown`.
     pub state: String,
     /// Why a node does not reach it.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -285,10 +285,6 @@ fn what_an_appliance_may_be() {
             json!({"discovery": [{"address": "array.example", "port": 4420, "transport": "tcp"}]}),
             "is an IP address",
         ),
-        (
-            json!({"discovery": [{"address": "192.0.2.1", "port": 4420, "transport": "rdma"}]}),
-            "over tcp only",
-        ),
     ];
     for (external, words) in refused {
         let verdict = judge::<Target>(&appliance(external.clone()), None);

@@ -150,5 +150,52 @@ used() { # TRANSPORT
 unused() { ! used "$1"; }
 is_used() { eventually 60 used "$1"; }
 is_unused() { eventually 60 unused "$1"; }
+
+# The kernel's own target, in place of our daemon, on the same Ethernets at port 4421.
+NVMET_NQN=nqn.2026-11.io.roadstead:nvmet
+T=/sys/kernel/config/nvmet
+nvmet_serve() { # namespace 1 with blocks of 4096 bytes (a file), 2 with 512 (a block device)
+  local s=$T/subsystems/$NVMET_NQN nsid transport address
+  if [ -d "$s" ]; then return; fi
+  network 1
+  modprobe -a configfs nvmet nvmet-tcp nvmet-rdma loop
+  mount -t configfs none /sys/kernel/config 2>/dev/null || true
+  mkdir -p "$s"
+  echo 1 >"$s/attr_allow_any_host"
+  truncate -s 64M /tmp/1.img /tmp/2.img
+  for nsid in 1 2; do
+    mkdir "$s/namespaces/$nsid"
+    if [ $nsid = 1 ]; then echo -n /tmp/1.img; else echo -n "$(losetup -f --show /tmp/2.img)"; fi >"$s/namespaces/$nsid/device_path"
+    if [ $nsid = 1 ]; then echo 1 >"$s/namespaces/$nsid/buffered_io"; fi
+    echo 1 >"$s/namespaces/$nsid/enable"
+  done
+  for transport in rdma:$ROCE tcp:$TCP; do
+    address=${transport#*:} transport=${transport%:*}
+    mkdir "$T/ports/${#transport}"
+    echo ipv4 >"$T/ports/${#transport}/addr_adrfam"
+    echo "$transport" >"$T/ports/${#transport}/addr_trtype"
+    echo "$address" >"$T/ports/${#transport}/addr_traddr"
+    echo 4421 >"$T/ports/${#transport}/addr_trsvcid"
+    nvmet_listens "$transport"
+  done
+}
+nvmet_listens() { ln -s "$T/subsystems/$NVMET_NQN" "$T/ports/${#1}/subsystems/"; }  # TRANSPORT
+nvmet_is_silent() { rm "$T/ports/${#1}/subsystems/$NVMET_NQN"; } # TRANSPORT: its connections end, and it listens no more
+
+# bench PORTALS NQN ARGUMENT...: our initiator, which reads back all that it has written; JSON
+bench() {
+  rm -f /host/running
+  modprobe -a ib_uverbs rdma_ucm
+  RUST_LOG=info roadstead -o json bench --connect "$1" --nqn "$2" --rw randrw --mix 40 --verify --sleep --ramp 0 "${@:3}" >/tmp/bench.json 2>/tmp/bench.log &
+  echo $! >/tmp/bench.pid
+  touch /host/running
+  wait $! || true
+  cat /tmp/bench.json
+  if [ ! -s /tmp/bench.json ]; then die "no result: $(tail -n 5 /tmp/bench.log)"; fi
+}
+bench_ends() { kill -INT "$(cat /tmp/bench.pid)"; }
+bench_log() { cat /tmp/bench.log; }
+# found PORTAL LIKE...: the discovery service there, asked by our command, prints lines like these
+found() { prints "" roadstead discover "$1" --host-nqn nqn.2026-11.io.roadstead:guest && printed "${@:2}"; }
 ends() { prints 'disconnected [1-9]' nvme disconnect -n $NQN; }
 kernel_is_calm() { if dmesg | grep -E 'I/O error|BUG:|Call Trace'; then die "the kernel complains"; fi; }

@@ -14,12 +14,25 @@ mod pattern;
 mod report;
 mod worker;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
 
 pub use crate::options::{Options, Pattern, Policy};
 use crate::report::Report;
+
+/// The time of a load is up before its end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends all loads of this process as if their time were up: what was measured counts, what was written is verified.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
 
 /// Runs the load and prints what came out, as JSON if so asked.
 ///

@@ -1,11 +1,10 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use roadstead_initiator::{Identity, Nqn, PathPolicy, portals};
+use roadstead_initiator::{Identity, Nqn, PathPolicy, Portal, portals};
 
 /// How long a discovery service has for its answer.
 const DISCOVERY_TIME: Duration = Duration::from_secs(5);
@@ -63,22 +62,22 @@ impl From<Policy> for PathPolicy {
     }
 }
 
-/// Load on a namespace of an NVMe/TCP target.
+/// Load on a namespace of an NVMe/TCP or NVMe/RDMA target.
 ///
 /// Writes destroy what is in the namespace.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Address and port of the target; more than one: all are connected, see --policy.
+    /// Address and port of the target, `rdma:` before it for NVMe/RDMA; more than one: all are connected, see --policy.
     #[arg(
         long,
         short,
         required_unless_present = "discover",
         value_delimiter = ','
     )]
-    pub(crate) connect: Vec<SocketAddr>,
+    pub(crate) connect: Vec<Portal>,
     /// Take the addresses of the target from these discovery services.
     #[arg(long, conflicts_with = "connect", value_delimiter = ',')]
-    pub(crate) discover: Vec<SocketAddr>,
+    pub(crate) discover: Vec<Portal>,
     /// Which of several addresses takes a request, if the target prefers none.
     #[arg(long, value_enum, default_value = "nearest")]
     pub(crate) policy: Policy,

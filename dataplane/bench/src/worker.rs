@@ -8,6 +8,7 @@ use roadstead_initiator::{Client, Completed, Nqn, Op, Spec};
 use roadstead_ring::{Event, Handler, Io, Reactor, ReactorConfig, mailbox, pin_current_thread};
 
 use crate::histogram::Histogram;
+use crate::is_interrupted;
 use crate::options::Options;
 use crate::pattern::{Chooser, Content, fill, inspect};
 
@@ -306,8 +307,18 @@ impl Worker<'_> {
         }
     }
 
+    fn end_measuring(&mut self) {
+        if self.phase == Phase::Measuring {
+            self.phase = Phase::Draining;
+            self.outcome.measured = self.measure_from.elapsed();
+        }
+    }
+
     fn work(&mut self, io: &mut Io) {
         self.client.pump(io);
+        if is_interrupted() {
+            self.end_measuring();
+        }
         if self.phase == Phase::Connecting {
             if self.client.info().is_some() && self.client.next_change().is_some() {
                 if let Err(error) = self.begin(io) {
@@ -350,10 +361,7 @@ impl Handler for Worker<'_> {
             }
             Event::Timer {
                 token: TOKEN_END, ..
-            } => {
-                self.phase = Phase::Draining;
-                self.outcome.measured = self.measure_from.elapsed();
-            }
+            } => self.end_measuring(),
             event => {
                 let is_last = matches!(event, Event::Closed { .. });
                 self.client.event(io, event);
@@ -365,6 +373,18 @@ impl Handler for Worker<'_> {
     }
 
     fn message(&mut self, _: &mut Io, (): ()) {}
+
+    fn poll(&mut self, io: &mut Io) -> bool {
+        self.client.poll(io)
+    }
+
+    fn may_sleep(&mut self, io: &mut Io) -> bool {
+        if self.client.may_sleep(io) {
+            return true;
+        }
+        self.work(io);
+        false
+    }
 
     fn turn_end(&mut self, io: &mut Io) {
         self.work(io);

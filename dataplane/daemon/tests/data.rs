@@ -32,7 +32,7 @@ fn spec(address: SocketAddr, host: &str) -> Spec {
         },
         subsystem_nqn: roadstead_api::subsystem_nqn(VOLUME).parse().unwrap(),
         namespace: Wanted::Uuid(VOLUME.parse().unwrap()),
-        paths: vec![address],
+        paths: vec![address.into()],
         limits: Limits::default(),
         header_digest: false,
         data_digest: false,

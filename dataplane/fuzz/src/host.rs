@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadstead_initiator::{Client, Identity, Limits, Op, Rim, Spec, Wanted};
-use roadstead_nvme::{Cqe, Status};
-use roadstead_ring::{Event, Output, RingError, SocketId, TimerId};
+use roadstead_nvme::{Cqe, Portal, Status};
+use roadstead_ring::{Event, Output, RingError, SocketId, TimerId, WatchId};
 use roadstead_target::tcp::{Connection, Flow};
 use roadstead_target::{IoRequest, IoResult, Registry, Tag, VolumeKey};
 use roadstead_target::{Rim as TargetRim, Turn};
@@ -131,6 +132,13 @@ impl Rim for Net {
         self.timers
             .retain(|number, _| TimerId::simulated(*number) != timer);
     }
+
+    /// There is no RDMA here.
+    fn watch(&mut self, _: BorrowedFd<'_>, _: u64) -> Result<WatchId, RingError> {
+        Err(RingError::Full { what: "watch" })
+    }
+
+    fn unwatch(&mut self, _: WatchId) {}
 }
 
 struct World {
@@ -175,7 +183,9 @@ impl World {
             identity: Identity::named(nqn("nqn.2014-08.org.nvmexpress:uuid:fuzz")),
             subsystem_nqn: subsystem_nqn(),
             namespace: Wanted::First,
-            paths: vec![([192, 0, 2, 1], 4420).into(), ([192, 0, 2, 2], 4420).into()],
+            paths: [1, 2]
+                .map(|host| Portal::tcp(([192, 0, 2, host], 4420).into()))
+                .to_vec(),
             limits: Limits {
                 io_queues: u16::from(mode >> 4 & 1) + 1,
                 queue_depth: 8,

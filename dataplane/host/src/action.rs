@@ -23,8 +23,10 @@ pub enum Action {
         epoch: Epoch,
         /// The queue.
         qid: u16,
+        /// Entries that it will have: one more than there are ever commands in flight.
+        entries: u16,
     },
-    /// Send a command that is no request; its data goes in the capsule.
+    /// Send a command that is no request.
     Send {
         /// The attempt.
         epoch: Epoch,

@@ -8,6 +8,7 @@ use roadstead_nvme::log::{DiscoveryHeader, DiscoveryRecord, subsystem_type, tran
 use roadstead_nvme::name;
 use roadstead_nvme::nqn::Nqn;
 use roadstead_nvme::property::{self, Configuration};
+use roadstead_nvme::{Portal, Transport};
 use zerocopy::FromBytes;
 
 use crate::admin::Control;
@@ -30,13 +31,13 @@ pub enum DiscoveryEntry {
     Subsystem {
         /// Its name.
         nqn: Nqn,
-        /// Where it answers, over TCP without TLS.
-        address: SocketAddr,
+        /// Where it answers, without TLS.
+        portal: Portal,
     },
     /// Another discovery service.
     Referral {
         /// Where it answers.
-        address: SocketAddr,
+        portal: Portal,
     },
 }
 
@@ -44,18 +45,26 @@ pub enum DiscoveryEntry {
 /// that is no address.
 fn entry(record: &DiscoveryRecord) -> Option<DiscoveryEntry> {
     const TLS_REQUIRED: u8 = 1;
-    if record.transport != transport::TCP || record.requirements & 3 == TLS_REQUIRED {
+    let transport = match record.transport {
+        transport::TCP => Transport::Tcp,
+        transport::RDMA => Transport::Rdma,
+        _ => return None,
+    };
+    if record.requirements & 3 == TLS_REQUIRED {
         return None;
     }
     let address: IpAddr = name::text(&record.address).parse().ok()?;
     let port = name::text(&record.service).parse().ok()?;
-    let address = SocketAddr::new(address, port);
+    let portal = Portal {
+        transport,
+        address: SocketAddr::new(address, port),
+    };
     match record.subsystem_type {
         subsystem_type::NVM => Some(DiscoveryEntry::Subsystem {
             nqn: Nqn::from_field(&record.subsystem_nqn).ok()?,
-            address,
+            portal,
         }),
-        subsystem_type::REFERRAL => Some(DiscoveryEntry::Referral { address }),
+        subsystem_type::REFERRAL => Some(DiscoveryEntry::Referral { portal }),
         _ => None,
     }
 }
@@ -218,8 +227,12 @@ mod tests {
     fn subsystem(number: u16) -> (DiscoveryRecord, DiscoveryEntry) {
         let nqn = Nqn::new("nqn.2026-11.io.roadstead:a").unwrap();
         let address = SocketAddr::new("10.1.2.3".parse().unwrap(), number);
-        let record = DiscoveryRecord::new(subsystem_type::NVM, &nqn, address.into(), 1, 32);
-        (record, DiscoveryEntry::Subsystem { nqn, address })
+        let portal = match number % 2 {
+            0 => Portal::tcp(address),
+            _ => Portal::rdma(address),
+        };
+        let record = DiscoveryRecord::new(subsystem_type::NVM, &nqn, portal, 1, 32);
+        (record, DiscoveryEntry::Subsystem { nqn, portal })
     }
 
     fn log(generation: u64, count: u16) -> Vec<u8> {
@@ -298,10 +311,10 @@ mod tests {
         assert_eq!(entry(&padded), Some(wanted));
         let mut referral = good;
         referral.subsystem_type = subsystem_type::REFERRAL;
-        let address = "10.1.2.3:4420".parse().unwrap();
-        assert_eq!(entry(&referral), Some(DiscoveryEntry::Referral { address }));
+        let portal = "10.1.2.3:4420".parse().unwrap();
+        assert_eq!(entry(&referral), Some(DiscoveryEntry::Referral { portal }));
         let unused: [Change; 6] = [
-            |r| r.transport = transport::RDMA,
+            |r| r.transport = transport::RDMA + 1,
             |r| r.requirements = 1,
             |r| r.subsystem_type = subsystem_type::CURRENT_DISCOVERY,
             |r| r.address = [b'x'; 256],

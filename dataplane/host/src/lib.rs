@@ -54,6 +54,6 @@ pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};
 pub use discovery::{DISCOVERY_RECORDS_MAX, Discovery, DiscoveryEntry, DiscoveryStep};
 pub use host::Host;
 pub use listing::{LISTED_MAX, Listed, Listing, ListingStep};
-pub use queue::{QUEUE_DEPTH_MAX, Transfer};
+pub use queue::{QUEUE_DEPTH_MAX, Transfer, slot_of};
 pub use request::{Done, IoError, Op, Refused, Request};
 pub use setup::{NamespaceInfo, READY_POLL, SetUpError};

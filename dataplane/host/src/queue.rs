@@ -10,6 +10,12 @@ const SLOT_BITS: u16 = 10;
 const SLOT_MASK: u16 = QUEUE_DEPTH_MAX - 1;
 const GENERATIONS: u16 = 1 << (15 - SLOT_BITS);
 
+/// The slot of a request's command on its queue, by its identifier: no two in flight have the same, and each is below the
+/// queue's depth. `None` for commands that are no requests.
+pub fn slot_of(cid: u16) -> Option<usize> {
+    (cid & CONTROL_CID == 0).then_some(usize::from(cid & SLOT_MASK))
+}
+
 /// Identifiers of commands that are not requests have this bit.
 pub(crate) const CONTROL_CID: u16 = 0x8000;
 

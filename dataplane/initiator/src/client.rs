@@ -6,14 +6,20 @@ use std::time::Instant;
 use roadstead_host::{
     Action, Epoch, Host, IoError, NamespaceInfo, Op, PathReport, Refused, Request, SetUpError,
 };
+use roadstead_nvme::{Sqe, Transport};
 use roadstead_ring::{Event, RingError, SocketId, TimerId};
 use roadstead_tcp::{PduWriter, Role};
+use roadstead_verbs::VerbsError;
 use tracing::{debug, error, info, warn};
 
 use crate::buffers::{Buffer, Buffers};
-use crate::connection::{Broken, Connection, Surroundings};
+use crate::line::Line;
+use crate::rdma::Fabric;
 use crate::rim::Rim;
 use crate::spec::Spec;
+use crate::surroundings::Surroundings;
+use crate::table::Table;
+use crate::tcp::{Broken, Connection};
 
 /// How many tokens a client uses, from the one it was given: one for each queue of each path and one for its timer.
 pub const QUEUE_TOKENS: u64 = 1 << 16;
@@ -21,6 +27,8 @@ pub const QUEUE_TOKENS: u64 = 1 << 16;
 const PATH_TOKENS: u64 = 1 << 12;
 /// The timer's token, counted from the first: of a queue that is never asked for.
 const TIMER: u64 = QUEUE_TOKENS - 1;
+/// The first token of what RDMA has watched: of queues that are never asked for.
+const FABRIC: u64 = QUEUE_TOKENS - PATH_TOKENS / 2;
 /// Most paths of a client; others are not used.
 pub const PATHS_MAX: usize = 16;
 /// Most I/O queues of a path.
@@ -46,8 +54,8 @@ pub struct Client {
     spec: Spec,
     host: Host,
     token: u64,
-    /// By path and queue.
-    connections: Vec<Vec<Option<Connection>>>,
+    lines: Table<Line>,
+    fabric: Fabric,
     buffers: Buffers,
     timer: Option<(TimerId, Instant)>,
     /// The last error of each path before the first success; `None` after it.
@@ -70,7 +78,8 @@ impl Client {
             host: Host::new(spec.host_config(), now),
             spec,
             token,
-            connections: std::iter::repeat_with(Vec::new).take(paths).collect(),
+            lines: Table::new(paths),
+            fabric: Fabric::new(token + FABRIC),
             buffers: Buffers::default(),
             timer: None,
             first: Some(vec![None; paths]),
@@ -176,9 +185,8 @@ impl Client {
     pub fn event(&mut self, io: &mut impl Rim, event: Event<'_>) {
         match event {
             Event::Connected { socket, token, .. } => {
-                if let Some((path, queue)) = self.find(socket, token)
-                    && let Some(Some(connection)) =
-                        self.connections.get(path).and_then(|p| p.get(queue))
+                if let Some(connection) =
+                    find(&mut self.lines, token.wrapping_sub(self.token), socket)
                     && let Some(out) = io.output(socket)
                 {
                     connection.request(&self.spec, out);
@@ -210,32 +218,43 @@ impl Client {
                 }
                 self.host.tick(io.now());
             }
+            Event::Readable { token, .. } => {
+                let (lines, host) = (&mut self.lines, &mut self.host);
+                self.fabric.readable(io, token, lines, host);
+            }
             _ => {}
         }
     }
 
-    /// The place of a connection; `None` for one of an attempt that is over.
-    fn find(&self, socket: SocketId, token: u64) -> Option<(usize, usize)> {
-        let place = token.checked_sub(self.token)?;
-        let path = usize::try_from(place / PATH_TOKENS).ok()?;
-        let queue = usize::try_from(place % PATH_TOKENS).ok()?;
-        let connection = self.connections.get(path)?.get(queue)?.as_ref()?;
-        (connection.socket == socket).then_some((path, queue))
+    /// Looks at what the reactor does not know of, to be called in every turn: true if there was something, and
+    /// [`Self::pump`] is due.
+    pub fn poll(&mut self, io: &mut impl Rim) -> bool {
+        let now = io.now();
+        let mut around = Surroundings {
+            host: &mut self.host,
+            buffers: &mut self.buffers,
+            spec: &self.spec,
+            now,
+        };
+        self.fabric.poll(&mut self.lines, &mut around)
     }
 
-    fn connection(&mut self, epoch: Epoch, qid: u16) -> Option<&mut Connection> {
-        let path = self.connections.get_mut(usize::from(epoch.path))?;
-        let connection = path.get_mut(usize::from(qid))?.as_mut()?;
-        (connection.epoch == epoch).then_some(connection)
+    /// The reactor is about to sleep. False if there was something in the meantime: it must not, and [`Self::pump`] is
+    /// due.
+    pub fn may_sleep(&mut self, io: &mut impl Rim) -> bool {
+        let now = io.now();
+        let mut around = Surroundings {
+            host: &mut self.host,
+            buffers: &mut self.buffers,
+            spec: &self.spec,
+            now,
+        };
+        self.fabric.may_sleep(&mut self.lines, &mut around)
     }
 
     fn received(&mut self, io: &mut impl Rim, socket: SocketId, token: u64, data: &[u8]) {
         let now = io.now();
-        let Some((path, queue)) = self.find(socket, token) else {
-            return;
-        };
-        let connection = self.connections.get_mut(path);
-        let connection = connection.and_then(|path| path.get_mut(queue)?.as_mut());
+        let connection = find(&mut self.lines, token.wrapping_sub(self.token), socket);
         let (Some(connection), Some(out)) = (connection, io.output(socket)) else {
             return;
         };
@@ -253,14 +272,12 @@ impl Client {
                     io.close(other);
                 }
             }
-            self.lost(io, socket, token, broken.to_string());
+            self.host.lost(connection.epoch, broken.to_string(), now);
         }
     }
 
     fn lost(&mut self, io: &impl Rim, socket: SocketId, token: u64, reason: String) {
-        if let Some((path, queue)) = self.find(socket, token)
-            && let Some(Some(connection)) = self.connections.get(path).and_then(|p| p.get(queue))
-        {
+        if let Some(connection) = find(&mut self.lines, token.wrapping_sub(self.token), socket) {
             self.host.lost(connection.epoch, reason, io.now());
         }
     }
@@ -284,13 +301,53 @@ impl Client {
 
     fn send_commands(&mut self, io: &mut impl Rim, now: Instant) {
         while let Some(command) = self.host.next_command(now) {
-            let path = self.connections.get(usize::from(command.epoch.path));
-            if let Some(Some(connection)) = path.and_then(|p| p.get(usize::from(command.qid)))
-                && let Some(out) = io.output(connection.socket)
-            {
-                connection.send(&command, &mut self.buffers, out);
+            let (path, queue) = (usize::from(command.epoch.path), usize::from(command.qid));
+            match self.lines.get_mut(path, queue) {
+                Some(Line::Tcp(connection)) => {
+                    if let Some(out) = io.output(connection.socket) {
+                        connection.send(&command, &mut self.buffers, out);
+                    }
+                }
+                Some(Line::Rdma(queue)) => {
+                    if let Some(adapter) = self.fabric.adapter_of(queue)
+                        && let Err(error) = queue.send(command, adapter, &self.buffers)
+                    {
+                        self.host.lost(queue.epoch, error.to_string(), now);
+                    }
+                }
+                // Its end is under way, and the command will be sent again.
+                None => {}
             }
-            // Without a connection its end is under way, and the command will be sent again.
+        }
+        let host = &mut self.host;
+        let lost = |epoch, error: VerbsError| host.lost(epoch, error.to_string(), now);
+        self.fabric.flush(&mut self.lines, &self.buffers, lost);
+    }
+
+    /// Sends a command that is no request.
+    fn send_control(&mut self, io: &mut impl Rim, epoch: Epoch, qid: u16, control: ControlCommand) {
+        let ControlCommand {
+            sqe,
+            data_out,
+            data_in,
+        } = control;
+        let (path, queue) = (usize::from(epoch.path), usize::from(qid));
+        let line = self.lines.get_mut(path, queue);
+        match line.filter(|line| line.epoch() == epoch) {
+            Some(Line::Tcp(connection)) => {
+                if let Some(out) = io.output(connection.socket) {
+                    connection.send_control(&sqe, &data_out, data_in, out);
+                }
+            }
+            Some(Line::Rdma(queue)) => {
+                if let Some(adapter) = self.fabric.adapter_of(queue)
+                    && let Err(error) =
+                        queue.send_control(sqe, data_out, data_in, adapter, &self.buffers)
+                {
+                    self.host.lost(epoch, error.to_string(), io.now());
+                }
+            }
+            None => {}
         }
     }
 
@@ -298,7 +355,11 @@ impl Client {
         let nqn = &self.spec.subsystem_nqn;
         self.paths_changed |= !matches!(action, Action::Send { .. });
         match action {
-            Action::Open { epoch, qid } => self.open(io, epoch, qid),
+            Action::Open {
+                epoch,
+                qid,
+                entries,
+            } => self.open(io, epoch, qid, entries),
             Action::Send {
                 epoch,
                 qid,
@@ -306,19 +367,20 @@ impl Client {
                 data_out,
                 data_in,
             } => {
-                if let Some(connection) = self.connection(epoch, qid)
-                    && let Some(out) = io.output(connection.socket)
-                {
-                    connection.send_control(&sqe, &data_out, data_in, out);
-                }
+                let control = ControlCommand {
+                    sqe,
+                    data_out,
+                    data_in,
+                };
+                self.send_control(io, epoch, qid, control);
             }
             Action::Close { epoch } => {
-                let path = self.connections.get_mut(usize::from(epoch.path));
-                for slot in path.into_iter().flatten() {
-                    if let Some(connection) = slot.take_if(|c| c.epoch == epoch)
-                        && self.ending != Some(connection.socket)
-                    {
-                        io.close(connection.socket);
+                let path = usize::from(epoch.path);
+                for line in self.lines.take(path, |line| line.epoch() == epoch) {
+                    match line {
+                        Line::Tcp(connection) if self.ending == Some(connection.socket) => {}
+                        Line::Tcp(connection) => io.close(connection.socket),
+                        Line::Rdma(queue) => self.fabric.end(*queue),
                     }
                 }
             }
@@ -365,27 +427,32 @@ impl Client {
         }
     }
 
-    fn open(&mut self, io: &mut impl Rim, epoch: Epoch, qid: u16) {
-        let now = io.now();
-        let path = usize::from(epoch.path);
-        let (Some(address), Some(queues)) =
-            (self.spec.paths.get(path), self.connections.get_mut(path))
-        else {
-            self.host.lost(epoch, "no such path".into(), now);
+    fn open(&mut self, io: &mut impl Rim, epoch: Epoch, qid: u16, entries: u16) {
+        let (path, queue) = (usize::from(epoch.path), usize::from(qid));
+        let Some(portal) = self.spec.paths.get(path) else {
+            self.host.lost(epoch, "no such path".into(), io.now());
             return;
         };
-        let token = u64::from(epoch.path) * PATH_TOKENS + u64::from(qid);
-        match io.connect(*address, self.token + token) {
-            Ok(socket) => {
-                let index = usize::from(qid);
-                if queues.len() <= index {
-                    queues.resize_with(index + 1, || None);
-                }
-                if let Some(slot) = queues.get_mut(index) {
-                    *slot = Some(Connection::new(socket, epoch, qid));
-                }
+        let address = portal.address;
+        let line = match portal.transport {
+            Transport::Tcp => {
+                let token = u64::from(epoch.path) * PATH_TOKENS + u64::from(qid);
+                let socket = io.connect(address, self.token + token);
+                let connect = |socket| Line::Tcp(Box::new(Connection::new(socket, epoch, qid)));
+                socket.map(connect).map_err(|error| error.to_string())
             }
-            Err(error) => self.host.lost(epoch, error.to_string(), now),
+            Transport::Rdma => {
+                let queue = self.fabric.open(io, address, epoch, qid, entries);
+                let queue = queue.map(|queue| Line::Rdma(Box::new(queue)));
+                queue.map_err(|error| error.to_string())
+            }
+        };
+        let put = line.and_then(|line| {
+            let put = self.lines.put(path, queue, line);
+            put.map_err(|_| "no such queue".into())
+        });
+        if let Err(reason) = put {
+            self.host.lost(epoch, reason, io.now());
         }
     }
 
@@ -417,5 +484,23 @@ impl Client {
             io.close(socket);
         }
         self.pump(io);
+        self.fabric.close(io);
+    }
+}
+
+/// A command that is no request.
+struct ControlCommand {
+    sqe: Box<Sqe>,
+    data_out: Vec<u8>,
+    data_in: u32,
+}
+
+/// The TCP connection at a token, counted from the client's first; `None` for one of an attempt that is over.
+fn find(lines: &mut Table<Line>, token: u64, socket: SocketId) -> Option<&mut Connection> {
+    let path = usize::try_from(token / PATH_TOKENS).ok()?;
+    let queue = usize::try_from(token % PATH_TOKENS).ok()?;
+    match lines.get_mut(path, queue)? {
+        Line::Tcp(connection) => (connection.socket == socket).then_some(&mut **connection),
+        Line::Rdma(_) => None,
     }
 }

@@ -241,7 +241,8 @@ impl Handler for Clients {
             | Event::Received { token, .. }
             | Event::Sent { token, .. }
             | Event::Closed { token, .. }
-            | Event::Timer { token, .. } => *token,
+            | Event::Timer { token, .. }
+            | Event::Readable { token, .. } => *token,
             _ => return,
         };
         let index = usize::try_from(token / QUEUE_TOKENS).unwrap_or(usize::MAX);
@@ -284,6 +285,32 @@ impl Handler for Clients {
                 io.stop();
             }
         }
+    }
+
+    fn poll(&mut self, io: &mut Io) -> bool {
+        let mut worked = false;
+        for index in 0..self.slots.len() {
+            let slot = self.slots.get_mut(index).and_then(Option::as_mut);
+            if slot.is_some_and(|slot| slot.client.poll(io)) {
+                self.touch(index);
+                worked = true;
+            }
+        }
+        worked
+    }
+
+    fn may_sleep(&mut self, io: &mut Io) -> bool {
+        let mut may_sleep = true;
+        for index in 0..self.slots.len() {
+            let slot = self.slots.get_mut(index).and_then(Option::as_mut);
+            if slot.is_some_and(|slot| !slot.client.may_sleep(io)) {
+                self.touch(index);
+                may_sleep = false;
+            }
+        }
+        // What came of it is not of a turn that ends.
+        self.turn_end(io);
+        may_sleep
     }
 
     fn turn_end(&mut self, io: &mut Io) {

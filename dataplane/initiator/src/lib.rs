@@ -1,4 +1,4 @@
-//! The NVMe/TCP initiator: the host's state machine ([`roadstead_host`]) with sockets and threads.
+//! The initiator, over NVMe/TCP and NVMe/RDMA: the host's state machine ([`roadstead_host`]) with connections and threads.
 //!
 //! Two ways to use it:
 //! - [`Client`] lives on a reactor that its user runs: no other thread is involved. The load generator does so.
@@ -8,29 +8,34 @@
 //! [`discover`] asks discovery services where subsystems answer, [`look`] a subsystem what it has.
 //!
 //! What is guaranteed about requests stands in [`roadstead_host`]. Data is copied once on each way: from a
-//! request's buffer to the connection's output, and from the receive buffer to the request's buffer.
+//! request's buffer to the connection's output or to a registered buffer, and from there to the request's buffer.
 //!
-//! Left out: TLS, authentication, RDMA.
+//! Left out: TLS, authentication.
 
 mod buffers;
 mod client;
 mod clients;
-mod connection;
 mod discovery;
+mod exchange;
+mod line;
 mod look;
+mod rdma;
 mod rim;
 mod spec;
+mod surroundings;
+mod table;
+mod tcp;
 mod thread;
 
 pub use client::{Client, Completed, IO_QUEUES_MAX, NotAccepted, PATHS_MAX, QUEUE_TOKENS};
-pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover, discover_all, portals};
+pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover, portals};
 pub use look::{LOOK_PORTALS_MAX, Reach, Seen, look};
 pub use rim::Rim;
 pub use roadstead_host::{
     Identity, IoError, Limits, Listed, NamespaceInfo, Names, Op, PathPolicy, PathReport, PathState,
     Refused, Wanted, nguid_text,
 };
-pub use roadstead_nvme::Status;
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
+pub use roadstead_nvme::{Portal, Status, Transport};
 pub use spec::Spec;
 pub use thread::{Callback, ConnectError, Initiator, Namespace, NamespaceRequest};

@@ -1,18 +1,17 @@
 //! Looking at a foreign subsystem: by which portals it lets this host in, and which namespaces it has.
 //!
 //! As with discovery, connections end with their answers, and nothing here is fast. Portals are tried side by side, so a
-//! silent one costs its time-out once. Over RDMA nothing is tried.
+//! silent one costs its time-out once.
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use roadstead_host::{Listed, Listing, ListingStep, READY_POLL};
+use roadstead_nvme::Portal;
 use roadstead_nvme::nqn::Nqn;
-use roadstead_nvme::{Portal, Transport};
 
 use crate::Identity;
-use crate::discovery::{DiscoverError, Line};
+use crate::exchange::{Exchange, ExchangeError};
 
 /// Most portals of a subsystem that are tried.
 pub const LOOK_PORTALS_MAX: usize = 16;
@@ -24,8 +23,6 @@ pub enum Reach {
     Reached,
     /// It does not, or nobody answers; why.
     Failed(String),
-    /// Not tried: only an attachment tells.
-    Unknown,
 }
 
 /// What was seen of a subsystem.
@@ -58,7 +55,7 @@ pub fn look(nqn: &Nqn, portals: &[Portal], identity: &Identity, timeout: Duratio
         if *reach != Reach::Reached {
             continue;
         }
-        match list(nqn, portal.address, identity, deadline) {
+        match list(nqn, *portal, identity, deadline) {
             Ok((namespaces, is_cut_off)) => {
                 return Seen {
                     portals,
@@ -66,7 +63,7 @@ pub fn look(nqn: &Nqn, portals: &[Portal], identity: &Identity, timeout: Duratio
                     is_cut_off,
                 };
             }
-            Err(error) => *reach = Reach::Failed(error.to_string()),
+            Err(why) => *reach = Reach::Failed(why),
         }
     }
     Seen {
@@ -76,45 +73,36 @@ pub fn look(nqn: &Nqn, portals: &[Portal], identity: &Identity, timeout: Duratio
     }
 }
 
-/// Whether the subsystem lets the host in at the portal.
+/// Whether the subsystem lets the host in at the portal: connects, and does no more.
 fn reach(nqn: &Nqn, portal: Portal, identity: &Identity, timeout: Duration) -> Reach {
-    if portal.transport == Transport::Rdma {
-        return Reach::Unknown;
-    }
-    match knock(nqn, portal.address, identity, Instant::now() + timeout) {
-        Ok(()) => Reach::Reached,
-        Err(error) => Reach::Failed(error.to_string()),
-    }
-}
-
-/// Connects, and does no more.
-fn knock(
-    nqn: &Nqn,
-    address: SocketAddr,
-    identity: &Identity,
-    deadline: Instant,
-) -> Result<(), DiscoverError> {
-    let mut line = Line::open(address, deadline)?;
     let (mut machine, command) = Listing::start(identity, nqn);
-    let (cqe, data) = line.run(&command)?;
-    let step = machine.answer(&cqe, &data);
-    step.map(|_| ())
-        .map_err(|error| DiscoverError::Refused { address, error })
+    let answer = Exchange::open(portal, Instant::now() + timeout)
+        .and_then(|mut exchange| exchange.run(&command))
+        .map_err(|error| error.to_string());
+    let let_in = answer.and_then(|(cqe, data)| {
+        let step = machine.answer(&cqe, &data);
+        step.map_err(|error| error.to_string())
+    });
+    match let_in {
+        Ok(_) => Reach::Reached,
+        Err(why) => Reach::Failed(why),
+    }
 }
 
 /// The namespaces, and whether there may be more.
 fn list(
     nqn: &Nqn,
-    address: SocketAddr,
+    portal: Portal,
     identity: &Identity,
     deadline: Instant,
-) -> Result<(Vec<Listed>, bool), DiscoverError> {
-    let mut line = Line::open(address, deadline)?;
+) -> Result<(Vec<Listed>, bool), String> {
+    let said = |error: ExchangeError| error.to_string();
+    let mut exchange = Exchange::open(portal, deadline).map_err(said)?;
     let (mut machine, mut command) = Listing::start(identity, nqn);
     loop {
-        let (cqe, data) = line.run(&command)?;
+        let (cqe, data) = exchange.run(&command).map_err(said)?;
         let step = machine.answer(&cqe, &data);
-        match step.map_err(|error| DiscoverError::Refused { address, error })? {
+        match step.map_err(|error| error.to_string())? {
             ListingStep::Send(next) => command = next,
             ListingStep::Later(next) => {
                 thread::sleep(READY_POLL);

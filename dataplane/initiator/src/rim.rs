@@ -1,9 +1,10 @@
 //! What a client needs of a reactor.
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use roadstead_ring::{Io, Output, RingError, SocketId, TimerId};
+use roadstead_ring::{Io, Output, RingError, SocketId, TimerId, WatchId};
 
 /// What a [`Client`](crate::Client) needs of a reactor. Each method does what the one of [`Io`] with its name does, which
 /// is the only implementation outside of the simulation of both ends.
@@ -16,6 +17,8 @@ pub trait Rim {
     fn close(&mut self, socket: SocketId);
     fn set_timer(&mut self, delay: Duration, token: u64) -> Result<TimerId, RingError>;
     fn cancel_timer(&mut self, timer: TimerId);
+    fn watch(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<WatchId, RingError>;
+    fn unwatch(&mut self, watch: WatchId);
 }
 
 impl Rim for Io {
@@ -45,5 +48,13 @@ impl Rim for Io {
 
     fn cancel_timer(&mut self, timer: TimerId) {
         Io::cancel_timer(self, timer);
+    }
+
+    fn watch(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<WatchId, RingError> {
+        Io::watch(self, fd, token)
+    }
+
+    fn unwatch(&mut self, watch: WatchId) {
+        Io::unwatch(self, watch);
     }
 }

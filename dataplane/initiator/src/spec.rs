@@ -1,8 +1,7 @@
 //! What to connect to.
 
-use std::net::SocketAddr;
-
 use roadstead_host::{HostConfig, Identity, Limits, Wanted};
+use roadstead_nvme::Portal;
 use roadstead_nvme::nqn::Nqn;
 
 use crate::client::IO_QUEUES_MAX;
@@ -17,12 +16,12 @@ pub struct Spec {
     /// The namespace in it.
     pub namespace: Wanted,
     /// Portals, nearest first: all are connected, at most [`crate::PATHS_MAX`].
-    pub paths: Vec<SocketAddr>,
+    pub paths: Vec<Portal>,
     /// Bounds and times.
     pub limits: Limits,
-    /// Ask for CRC-32C on heads.
+    /// Ask for CRC-32C on heads, over TCP.
     pub header_digest: bool,
-    /// Ask for CRC-32C on data.
+    /// Ask for CRC-32C on data, over TCP.
     pub data_digest: bool,
 }
 

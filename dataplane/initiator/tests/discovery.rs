@@ -7,20 +7,24 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use common::{NQN, Target};
-use roadstead_initiator::{DiscoverError, Found, Nqn, discover};
+use roadstead_initiator::{DiscoverError, Found, Nqn, Portal, discover};
 use roadstead_target::Access;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn ask(target: &Target, services: &[SocketAddr]) -> Result<Vec<Found>, DiscoverError> {
-    discover(services, &target.spec().identity, TIMEOUT)
+    discover(&portals(services), &target.spec().identity, TIMEOUT)
+}
+
+fn portals(addresses: &[SocketAddr]) -> Vec<Portal> {
+    addresses.iter().copied().map(Portal::tcp).collect()
 }
 
 fn found(target: &Target) -> Vec<Found> {
     let nqn = Nqn::new(NQN).unwrap();
     let found = |address: &SocketAddr| Found {
         nqn: nqn.clone(),
-        address: *address,
+        portal: Portal::tcp(*address),
     };
     target.portals.iter().map(found).collect()
 }
@@ -60,7 +64,7 @@ fn services_that_do_not_answer_are_an_error_when_none_does() {
     let identity = target.spec().identity;
     let patience = Duration::from_millis(300);
     let started = Instant::now();
-    let error = discover(&[silent.0], &identity, patience).unwrap_err();
+    let error = discover(&portals(&[silent.0]), &identity, patience).unwrap_err();
     assert!(matches!(error, DiscoverError::Connection { .. }), "{error}");
     assert!(started.elapsed() >= patience);
     assert!(ask(&target, &[absent]).is_err());

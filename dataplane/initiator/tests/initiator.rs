@@ -278,7 +278,7 @@ fn the_nearest_path_that_works_is_used() {
     let (first, second) = (Target::new(16, Access::Any), Target::new(16, Access::Any));
     first.refuse(true);
     let mut spec = first.spec();
-    spec.paths = vec![first.address, second.address];
+    spec.paths = vec![first.address.into(), second.address.into()];
     let initiator = initiator();
     let namespace = initiator.connect(spec).unwrap();
     let states = || -> Vec<_> { namespace.paths().iter().map(|p| p.state).collect() };
@@ -385,7 +385,7 @@ fn noise_from_a_target_costs_the_connection_and_nothing_else() {
     let (address, thread) = noise(answers);
     for _ in 0..count {
         let mut spec = target.spec();
-        spec.paths = vec![address];
+        spec.paths = vec![address.into()];
         assert!(matches!(
             initiator.connect(spec),
             Err(ConnectError::Paths(_))

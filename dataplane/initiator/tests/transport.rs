@@ -33,7 +33,7 @@ fn spec(address: SocketAddr) -> Spec {
         },
         subsystem_nqn: Nqn::new("nqn.2026-11.io.roadstead:test").unwrap(),
         namespace: Wanted::Uuid(UUID),
-        paths: vec![address],
+        paths: vec![address.into()],
         limits: Limits::default(),
         header_digest: false,
         data_digest: false,

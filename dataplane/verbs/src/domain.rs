@@ -9,6 +9,7 @@ use roadstead_ring::{BufPool, IoBuf};
 
 use crate::api::Api;
 use crate::error::{VerbsError, check_number, last};
+use crate::work::Remote;
 
 /// An RDMA device, as the connection manager has opened it.
 #[derive(Clone, Copy)]
@@ -220,6 +221,14 @@ impl MemoryRegion {
     pub fn remote_key(&self) -> u32 {
         // SAFETY: the region is alive.
         unsafe { (*self.raw.as_ptr()).rkey }
+    }
+
+    /// How the other end reaches the first bytes of a buffer, if they lie in this memory and [`Access::Remote`] lets it.
+    pub fn remote(&self, buffer: &IoBuf, length: u32) -> Option<Remote> {
+        Some(Remote {
+            address: self.address_of(buffer, length)?,
+            key: self.remote_key(),
+        })
     }
 
     pub(crate) fn local_key(&self) -> u32 {

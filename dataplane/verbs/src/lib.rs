@@ -41,8 +41,10 @@
 //! * A receive that was begun when its connection broke can be lost to the shared receives, on devices that drop the
 //!   completions of a destroyed queue pair; [`DeviceEvent::LastReceive`] tells when there can be none.
 
+mod adapter;
 mod address;
 mod api;
+mod attention;
 mod channel;
 mod completion_channel;
 mod completions;
@@ -56,7 +58,9 @@ mod receives;
 mod sysfs;
 mod work;
 
+pub use adapter::Adapter;
 pub use api::available;
+pub use attention::{Attention, Next};
 pub use channel::{Channel, CmEvent, CmEventKind, Listener};
 pub use completion_channel::CompletionChannel;
 pub use completions::Received;

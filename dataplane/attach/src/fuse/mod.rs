@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use roadstead_initiator::{
-    ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState,
+    ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState, Portal,
     Spec as InitiatorSpec, Wanted,
 };
 use roadstead_ring::ReactorConfig;
@@ -149,7 +149,11 @@ impl FuseMethod {
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: Wanted::Uuid(spec.volume_uuid),
-            paths: spec.paths.iter().map(PathSpec::socket_addr).collect(),
+            paths: spec
+                .paths
+                .iter()
+                .map(|path| Portal::tcp(path.socket_addr()))
+                .collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),
                 ..Limits::default()

@@ -259,9 +259,13 @@ impl Host {
         let keep_alive_at = now + limits.keep_alive / 2;
         path.association = Some(Association::new(way, queues, keep_alive_at, now));
         let epoch = path.epoch;
-        let qids = 1..=way.grants.io_queues;
-        self.actions
-            .extend(qids.map(|qid| Action::Open { epoch, qid }));
+        let entries = way.grants.queue_depth.saturating_add(1);
+        let open = |qid| Action::Open {
+            epoch,
+            qid,
+            entries,
+        };
+        self.actions.extend((1..=way.grants.io_queues).map(open));
         if way.grants.events != 0 {
             self.send(index, 0, CID_EVENT, Control::async_event());
         }

@@ -9,7 +9,7 @@ use crate::ghost::Range;
 use crate::path::{Path, Phase};
 use crate::queue::{Check, Queue};
 use crate::request::IoError;
-use crate::setup::{SetUp, SetUpError};
+use crate::setup::{ADMIN_SQSIZE, SetUp, SetUpError};
 use crate::{action::Epoch, association::Association};
 
 impl Host {
@@ -133,7 +133,11 @@ impl Host {
             later: None,
         };
         let epoch = path.epoch;
-        self.actions.push_back(Action::Open { epoch, qid: 0 });
+        self.actions.push_back(Action::Open {
+            epoch,
+            qid: 0,
+            entries: ADMIN_SQSIZE + 1,
+        });
     }
 
     fn tick_live(&mut self, index: usize, now: Instant) {

@@ -180,7 +180,7 @@ impl Target {
             },
             subsystem_nqn: Nqn::new(NQN).unwrap(),
             namespace: Wanted::Uuid(UUID),
-            paths: self.portals.clone(),
+            paths: self.portals.iter().copied().map(Into::into).collect(),
             limits: Limits::default(),
             header_digest: false,
             data_digest: false,

@@ -82,7 +82,7 @@ impl Guest {
             },
             subsystem_nqn: node::subsystem_nqn(),
             namespace: Wanted::Uuid(node::UUID),
-            paths: node::PORTALS.to_vec(),
+            paths: node::PORTALS.map(Into::into).to_vec(),
             limits: limits(plan),
             header_digest: plan.header_digest,
             data_digest: plan.data_digest,

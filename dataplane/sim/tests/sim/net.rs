@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use roadstead_initiator::Rim;
-use roadstead_ring::{Event as RingEvent, Output, RingError, SocketId, TimerId};
+use roadstead_ring::{Event as RingEvent, Output, RingError, SocketId, TimerId, WatchId};
 
 use crate::node::Outcome;
 use crate::plan::{Broken, SECOND};
@@ -144,6 +145,13 @@ impl Rim for HostRim<'_> {
             .timers
             .retain(|number, _| TimerId::simulated(*number) != timer);
     }
+
+    /// There is no RDMA here.
+    fn watch(&mut self, _: BorrowedFd<'_>, _: u64) -> Result<WatchId, RingError> {
+        Err(RingError::Full { what: "watch" })
+    }
+
+    fn unwatch(&mut self, _: WatchId) {}
 }
 
 impl World {

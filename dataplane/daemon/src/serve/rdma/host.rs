@@ -9,13 +9,13 @@ use roadstead_ring::{Io, IoBuf};
 use roadstead_target::rdma::{Close, Connection};
 use roadstead_target::{Tag, Turn};
 use roadstead_verbs::{
-    ConnectLimits, Finished, Id, Kind, QueuePair, QueueSizes, Received, VerbsError, WorkStatus,
+    Adapter, Attention, ConnectLimits, Finished, Id, Kind, Next, QueuePair, QueueSizes, Received,
+    VerbsError, WorkStatus,
 };
 
 use super::super::backend::{Backend, Weight};
 use super::super::jobs::{Done, Life, Place};
 use super::super::rim::Data;
-use super::part::Part;
 use super::port::{Registered, Way};
 
 /// Work requests that a command needs at most at once, and some more for those that are being completed.
@@ -66,10 +66,7 @@ pub(super) struct Host {
     part: usize,
     peer: Option<SocketAddr>,
     weight: Weight,
-    /// It is polled.
-    is_busy: bool,
-    /// Polls that found nothing.
-    misses: u32,
+    attention: Attention,
     /// Is in the list of those that wait.
     is_listed: bool,
 }
@@ -79,7 +76,7 @@ impl Host {
         backend: &Backend,
         io: &Io,
         number: usize,
-        part: &Part,
+        part: &Adapter,
         id: Id,
         accept: Accept,
         token: u64,
@@ -100,8 +97,7 @@ impl Host {
             part: number,
             peer,
             weight: Weight::counted(),
-            is_busy: true,
-            misses: 0,
+            attention: Attention::default(),
             is_listed: false,
         })
     }
@@ -109,7 +105,7 @@ impl Host {
     /// Lets the host in.
     pub(super) fn accept(
         &mut self,
-        part: &Part,
+        part: &Adapter,
         reads_max: u8,
         accept: Accept,
     ) -> Result<(), VerbsError> {
@@ -133,7 +129,7 @@ impl Host {
     /// Takes completions.
     pub(super) fn poll(
         &mut self,
-        part: &mut Part,
+        part: &mut Adapter,
         received: &mut Vec<Received>,
         finished: &mut Vec<Finished<IoBuf>>,
     ) -> Result<usize, VerbsError> {
@@ -145,7 +141,7 @@ impl Host {
         &mut self,
         backend: &mut Backend,
         io: &mut Io,
-        part: &Part,
+        part: &Adapter,
         index: usize,
         with: impl FnOnce(&mut Connection, &mut Turn<'_, Registered<'_>, Way>) -> T,
     ) -> T {
@@ -171,7 +167,7 @@ impl Host {
         &mut self,
         backend: &mut Backend,
         io: &mut Io,
-        part: &Part,
+        part: &Adapter,
         index: usize,
         one: Received,
     ) -> Result<(), Gone> {
@@ -190,7 +186,7 @@ impl Host {
         &mut self,
         backend: &mut Backend,
         io: &mut Io,
-        part: &Part,
+        part: &Adapter,
         index: usize,
         one: Finished<IoBuf>,
     ) -> Result<(), Gone> {
@@ -214,7 +210,7 @@ impl Host {
         &mut self,
         backend: &mut Backend,
         io: &mut Io,
-        part: &Part,
+        part: &Adapter,
         index: usize,
         done: Done,
     ) {
@@ -225,7 +221,13 @@ impl Host {
     }
 
     /// Goes on with what waits.
-    pub(super) fn resume(&mut self, backend: &mut Backend, io: &mut Io, part: &Part, index: usize) {
+    pub(super) fn resume(
+        &mut self,
+        backend: &mut Backend,
+        io: &mut Io,
+        part: &Adapter,
+        index: usize,
+    ) {
         self.is_listed = false;
         self.call(backend, io, part, index, |core, turn| core.resume(turn));
     }
@@ -235,7 +237,7 @@ impl Host {
         &mut self,
         backend: &mut Backend,
         io: &mut Io,
-        part: &Part,
+        part: &Adapter,
         index: usize,
     ) -> Result<(), Gone> {
         self.weight.tick(backend.load());
@@ -261,16 +263,14 @@ impl Host {
         self.core.is_draining()
     }
 
-    /// It has something to do: true if it was not polled before. It is then.
+    /// See [`Attention::wakes`].
     pub(super) fn wakes(&mut self) -> bool {
-        self.misses = 0;
-        !std::mem::replace(&mut self.is_busy, true)
+        self.attention.wakes()
     }
 
-    /// It is not polled any more; it was armed before its last poll.
+    /// See [`Attention::sleeps`].
     pub(super) fn sleeps(&mut self) {
-        self.is_busy = false;
-        self.misses = 0;
+        self.attention.sleeps();
     }
 
     /// The device tells of its next completion.
@@ -279,20 +279,13 @@ impl Host {
         let _ = self.way.pair.arm();
     }
 
-    /// After a poll that found something or did not: whether it is polled on. One that is not was armed before its
-    /// last poll.
-    pub(super) fn stays_busy(&mut self, worked: bool, misses_max: u32) -> bool {
-        if worked {
-            self.misses = 0;
-            self.is_busy = true;
-            return true;
-        }
-        self.misses += 1;
-        if self.misses == misses_max {
+    /// After a poll that found something or did not: whether it is polled on.
+    pub(super) fn stays_busy(&mut self, worked: bool) -> bool {
+        let next = self.attention.polled(worked);
+        if next == Next::Arm {
             self.arm();
         }
-        self.is_busy = self.misses <= misses_max;
-        self.is_busy
+        next != Next::Wait
     }
 
     /// Whether all data and responses are with the device.
@@ -301,7 +294,7 @@ impl Host {
     }
 
     /// Ends it.
-    pub(super) fn end(mut self, backend: &mut Backend, part: &mut Part, gone: &Gone) {
+    pub(super) fn end(mut self, backend: &mut Backend, part: &mut Adapter, gone: &Gone) {
         let peer = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
         if gone.is_fault() && backend.may_log() {
             tracing::warn!(peer, reason = %gone, "an RDMA connection was ended");

@@ -5,7 +5,6 @@
 //! ended gives its buffers back when its queue pair is destroyed, not before.
 
 mod host;
-mod part;
 mod port;
 
 use std::net::SocketAddr;
@@ -13,20 +12,20 @@ use std::net::SocketAddr;
 use roadstead_ring::{BufPool, Io, RingError};
 use roadstead_target::rdma;
 use roadstead_verbs::{
-    Channel, CmEvent, CmEventKind, Device, Finished, Id, Listener, Received, VerbsError,
+    Access, Adapter, Channel, CmEvent, CmEventKind, Device, Finished, Id, Listener, Received,
+    VerbsError,
 };
 
 use super::backend::Backend;
 use super::jobs::Done;
 use host::{Gone, Host};
-use part::Part;
 
 /// Memory for the data of commands of a reactor, which RDMA devices know in advance, in bytes.
 const BUFFERS_BYTES: usize = 32 << 20;
 /// Connections that may wait to be taken at a portal.
 const BACKLOG: i32 = 128;
-/// After so many polls that found nothing, a connection is left to its device to tell.
-const IDLE_POLLS_MAX: u32 = 1000;
+/// Command capsules of all connections that may come before they are looked at. What is beyond it the network repeats.
+const CAPSULES: u32 = 1024;
 
 /// Token of the connection manager's channel; those of the devices' channels follow.
 const MANAGER: u64 = 0;
@@ -66,7 +65,7 @@ pub(super) struct Fabric {
     requests: Vec<Request>,
     /// Connections that have ended since this was last asked.
     ended: usize,
-    parts: Vec<Part>,
+    parts: Vec<Adapter>,
     pool: Option<BufPool>,
     channel: Option<Channel>,
     is_paused: bool,
@@ -153,6 +152,7 @@ impl Fabric {
         };
         let mut host = Host::new(backend, io, number, part, request.id, accept, token)?;
         host.accept(part, request.reads_max, accept)?;
+        host.wakes();
         if self.free.pop().is_none() {
             self.hosts.push(None);
         }
@@ -174,7 +174,8 @@ impl Fabric {
             None => self.pool.insert(BufPool::in_arena(BUFFERS_BYTES)?).clone(),
         };
         let number = self.parts.len();
-        let part = Part::new(device, &pool)?;
+        let capsule_bytes = u32::try_from(rdma::CAPSULE_BYTES_MAX).unwrap_or(u32::MAX);
+        let part = Adapter::new(device, &pool, Access::Local, CAPSULES, capsule_bytes)?;
         io.watch(part.events.fd(), MANAGER + 1 + number as u64)?;
         self.parts.push(part);
         Ok(number)
@@ -243,7 +244,7 @@ impl Fabric {
             let did = self.work(backend, io, index);
             worked |= did;
             let slot = self.hosts.get_mut(index).and_then(Option::as_mut);
-            if slot.is_some_and(|host| host.stays_busy(did, IDLE_POLLS_MAX)) {
+            if slot.is_some_and(|host| host.stays_busy(did)) {
                 self.busy.swap(kept, at);
                 kept += 1;
             }

@@ -144,7 +144,7 @@ impl Sim {
 
     fn act(&mut self, action: Action) {
         match &action {
-            Action::Open { epoch, qid } => {
+            Action::Open { epoch, qid, .. } => {
                 if self.dead[usize::from(epoch.path)] {
                     self.host.lost(*epoch, "refused".into(), self.now);
                 } else {

@@ -1,8 +1,6 @@
-//! One NVMe/TCP connection: PDUs to and from the host's state machine.
+//! One queue's connection over NVMe/TCP: PDUs to and from the host's state machine.
 
-use std::time::Instant;
-
-use roadstead_host::{Command, Epoch, Host, Payload, Transfer};
+use roadstead_host::{Command, Epoch, Payload, Transfer};
 use roadstead_nvme::{Cqe, DataPointer, Sqe, Status};
 use roadstead_ring::{Output, SocketId};
 use roadstead_tcp::pdu::{H2cData, IcReq, IcResp, R2t, alignment_bytes};
@@ -10,6 +8,7 @@ use roadstead_tcp::{Event, Fatal, FatalStatus, Pdu, PduReader, PduWriter, Role, 
 
 use crate::buffers::Buffers;
 use crate::spec::Spec;
+use crate::surroundings::Surroundings;
 
 /// R2Ts that the target may have in flight for a command.
 const R2T_MAX: u64 = 16;
@@ -63,14 +62,6 @@ pub(crate) struct Connection {
     /// Data of the control command in flight that has any.
     control_cid: u16,
     control: Vec<u8>,
-}
-
-/// What a connection works on.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) host: &'a mut Host,
-    pub(crate) buffers: &'a mut Buffers,
-    pub(crate) spec: &'a Spec,
-    pub(crate) now: Instant,
 }
 
 impl Connection {
