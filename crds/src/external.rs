@@ -38,8 +38,8 @@ pub struct ExternalSource {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub portals: Vec<ExternalAddress>,
-    /// A Secret in Roadstead's namespace that says whom the nodes are to the appliance: `hostNqn` and `hostId`, and for the
-    /// kernel's driver `dhchapKey` and `dhchapCtrlKey`. Without it each node is itself.
+    /// A Secret in Roadstead's namespace that says whom the nodes are to the appliance: `hostNqn` and
+    /// `hostId`, a UUID. Without it each node is itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SecretRef")]
     pub secret_ref: Option<SecretRef>,

@@ -744,7 +744,7 @@ impl AnaState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PortalReach {
-    /// not looked at: a connection will tell
+    /// not known
     Unspecified = 0,
     /// a host of this node is let in there
     Reached = 1,

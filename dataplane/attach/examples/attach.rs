@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         id: format!("example-{uuid}"),
         subsystem_nqn: nqn.clone(),
         volume_uuid: uuid.parse()?,
+        foreign: None,
         paths: vec![PathSpec {
             address: address.ip(),
             port: address.port(),

@@ -54,6 +54,7 @@ impl Bench {
             id: format!("test-{id}-{}", std::process::id()),
             subsystem_nqn: NQN.into(),
             volume_uuid: UUID,
+            foreign: None,
             paths: vec![PathSpec {
                 address: target.address.ip(),
                 port: target.address.port(),

@@ -9,6 +9,7 @@ use roadstead_api::v1;
 use tokio::sync::Mutex;
 
 use crate::desired::{self, Desired, Invalid};
+use crate::external::Looker;
 use crate::reconcile::Event;
 use crate::store::{StateDir, StoreError};
 
@@ -44,6 +45,7 @@ fn listed(invalid: &[Invalid]) -> String {
 pub(crate) struct Keeper {
     directory: Arc<StateDir>,
     events: Sender<Event>,
+    looker: Arc<Looker>,
     /// Set when a file says what to serve.
     file: Option<PathBuf>,
     /// Held while a state is being kept: the last one written is the last one handed over.
@@ -54,11 +56,13 @@ impl Keeper {
     pub(crate) fn new(
         directory: Arc<StateDir>,
         events: Sender<Event>,
+        looker: Arc<Looker>,
         file: Option<PathBuf>,
     ) -> Self {
         Self {
             directory,
             events,
+            looker,
             file,
             turn: Mutex::new(()),
         }
@@ -86,6 +90,7 @@ impl Keeper {
     }
 
     fn hand_over(&self, desired: Desired) -> Result<(), ApplyError> {
+        self.looker.follow(&desired.externals);
         self.events
             .send(Event::Desired(desired))
             .map_err(|_| ApplyError::Stopped)

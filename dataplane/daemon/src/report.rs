@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roadstead_api::v1;
-use roadstead_attach::{Attachment, Manager, PathState, PathStatus};
+use roadstead_attach::{Attachment, ForeignName, Manager, PathState, PathStatus};
+use roadstead_initiator::nguid_text;
 use tokio::sync::watch;
 
 use crate::capability::Probe;
+use crate::external::Looker;
 use crate::identity::Identity;
 use crate::serve::{ControllerInfo, IoCounters, Server};
 use crate::status::{DriveStatus, Status, VolumeStatus};
@@ -17,6 +19,7 @@ pub(crate) struct Reporter {
     pub(crate) status: watch::Receiver<Arc<Status>>,
     pub(crate) server: Arc<Server>,
     pub(crate) attachments: Arc<Manager>,
+    pub(crate) looker: Arc<Looker>,
     pub(crate) identity: Identity,
     pub(crate) probe: Probe,
 }
@@ -42,6 +45,7 @@ impl Reporter {
                 .map(attachment)
                 .collect(),
             subsystems: subsystems(&status.subsystems, self.server.controllers()),
+            externals: self.looker.reports(),
         }
     }
 
@@ -147,7 +151,18 @@ pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
     v1::AttachmentReport {
         id: spec.id.clone(),
         subsystem_nqn: spec.subsystem_nqn.clone(),
-        volume_uuid: spec.volume_uuid.to_string(),
+        volume_uuid: match spec.foreign_name() {
+            None => spec.volume_uuid.to_string(),
+            Some(_) => String::new(),
+        },
+        nguid: match spec.foreign_name() {
+            Some(ForeignName::Nguid(nguid)) => nguid_text(&nguid),
+            _ => String::new(),
+        },
+        nsid: match spec.foreign_name() {
+            Some(ForeignName::Nsid(nsid)) => nsid,
+            _ => 0,
+        },
         method: spec.method.clone().unwrap_or_default(),
         device: device
             .as_ref()

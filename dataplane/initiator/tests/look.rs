@@ -86,10 +86,10 @@ fn a_namespace_that_has_a_name_is_not_taken_for_one_without() {
         };
         initiator.connect(spec)
     };
-    let error = connect(Wanted::Unnamed(1)).unwrap_err().to_string();
+    let error = connect(Wanted::Unnamed(1)).err().unwrap().to_string();
     assert!(error.contains("identifier 1 and neither a UUID"), "{error}");
     assert!(error.contains(&UUID.to_string()), "{error}");
-    let error = connect(Wanted::Nguid([5; 16])).unwrap_err().to_string();
+    let error = connect(Wanted::Nguid([5; 16])).err().unwrap().to_string();
     assert!(error.contains("NGUID 0505"), "{error}");
     connect(Wanted::Nsid(1)).unwrap().close();
 }

@@ -136,6 +136,7 @@ impl World {
             attachments: self.api.attachments.clone(),
             hosts: self.api.hosts.clone(),
             policies: self.api.policies.clone(),
+            credentials: BTreeMap::new(),
             nodes: nodes
                 .map(|(name, node)| {
                     let info = NodeInfo {

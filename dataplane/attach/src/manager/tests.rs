@@ -84,6 +84,7 @@ fn spec(id: &str) -> Spec {
         id: id.into(),
         subsystem_nqn: "nqn.2026-11.io.roadstead:example".into(),
         volume_uuid: Uuid::from_u128(7),
+        foreign: None,
         paths: vec![PathSpec {
             address: IpAddr::from([10, 0, 0, 1]),
             port: 4420,
