@@ -4,7 +4,7 @@ NEEDS=cluster
 . "$E2E/lib/standalone.sh"
 check discovery "A Target by discovery shows what the appliance has; a namespace by UUID is a static volume in a pod: verified I/O over both portals, of which one goes away and comes back. Deletion leaves the data, and a new object finds it again." 600
 check names "A Target by NQN and portals; namespaces by NGUID and by identifier, attached by what was recorded; one that is another than was bound is not used; none is bound twice." 420
-check refused "What cannot be is refused with a sentence: a volume made there, growth, sizes, names that are not there, mixed Targets. Growth at the appliance reaches the pod's claim." 420
+check refusals "What cannot be is refused with a sentence: a volume made there, growth, sizes, names that are not there, mixed Targets. Growth at the appliance reaches the pod's claim." 420
 check hosts "The appliance lets one host in: the nodes are that host by a Secret, which no status shows." 420
 scenario_end() {
   guest_down
@@ -36,6 +36,7 @@ appliance() {
   later k delete target "$ID" --ignore-not-found --timeout=60s
 }
 BY_PORTALS=("nqn: $ARRAY_NQN" "portals: [{address: $ARRAY}, {address: $ARRAY, port: 4421}]")
+BY_DISCOVERY=("discovery: [{address: $ARRAY, port: 4420}, {address: $ARRAY, port: 4421}]") # each port of nvmet tells of itself alone
 # bind NAME EXTERNAL: an NVMeNamespace for what EXTERNAL, a mapping of YAML, names
 bind() {
   k apply -f - <<Y
@@ -82,7 +83,7 @@ paths_are() { [ "$(live_paths "$1" | tr ' ' '\n' | sort -n | tr '\n' ' ')" = "$2
 discovery() {
   local v=$ID-v a io marker
   array_up
-  appliance "discovery: [{address: $ARRAY, port: 4420}]"
+  appliance "${BY_DISCOVERY[@]}"
   wait_condition "target/$ID" Ready '^True Reachable: 1 subsystem with 3 namespaces at 2 portals'
   wait_field "target/$ID" .status.subsystems[0].namespaces[0].uuid "^$UUID\$"
   wait_field "target/$ID" .status.subsystems[0].namespaces[0].size '^160Mi$'
@@ -118,7 +119,7 @@ discovery() {
   array "holds 1 $marker"
   k delete pvc "$v" --timeout=60s
   k delete pv "$v" --timeout=60s
-  appliance "discovery: [{address: $ARRAY, port: 4420}]"
+  appliance "${BY_DISCOVERY[@]}"
   bind "$v" "{nsid: 1}"
   static "$v"
   pod "$v" 3
@@ -151,7 +152,7 @@ names() {
   pod "$ID-nsid" 3
 }
 
-refused() {
+refusals() {
   local v=$ID-v
   array_up
   appliance "${BY_PORTALS[@]}"

@@ -143,7 +143,8 @@ fn seek<'a>(
         }
         [(first, _), (second, _), ..] => {
             let message = format!(
-                "{} are in several subsystems of Target {name}, such as {first} and {second}: say which by external.nqn",
+                "{} is there several times on Target {name}, in {first} and {second}: name one by its UUID, or say which by \
+                 external.nqn",
                 words(wanted)
             );
             Err((reason::INVALID_SPEC, message))
