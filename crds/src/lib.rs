@@ -34,8 +34,8 @@ pub use attachment::{
     CandidateStatus, NVMeAttachment, NVMeAttachmentSpec, NVMeAttachmentStatus, PathStatus,
 };
 pub use external::{
-    ExternalAddress, ExternalNamespace, ExternalNamespaceStatus, ExternalPortalStatus, ExternalSource,
-    ExternalSubsystemStatus, SecretRef,
+    ExternalAddress, ExternalNamespace, ExternalNamespaceStatus, ExternalPortalStatus,
+    ExternalSource, ExternalSubsystemStatus, SecretRef,
 };
 pub use host::{
     GidStatus, KernelModuleStatus, NVMeHost, NVMeHostSpec, NVMeHostStatus, NetdevStatus,

@@ -312,7 +312,8 @@ fn what_an_appliance_may_be() {
 #[test]
 fn what_a_namespace_of_an_appliance_may_be() {
     let uuid = "6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f31";
-    let with = |external: Value| volume(json!({"blockSize": 4096, "target": "t", "external": external}));
+    let with =
+        |external: Value| volume(json!({"blockSize": 4096, "target": "t", "external": external}));
     let nguid = "6f1c2b4e8a554f0e9a570d6e2d6f4f31";
     for external in [
         json!({"uuid": uuid}),
@@ -335,7 +336,10 @@ fn what_a_namespace_of_an_appliance_may_be() {
     let old = with(json!({"nsid": 1}));
     let rows = [
         (json!({"blockSize": 4096, "target": "t"}), "size is needed"),
-        (json!({"blockSize": 4096, "external": {"nsid": 1}}), "target says of which one"),
+        (
+            json!({"blockSize": 4096, "external": {"nsid": 1}}),
+            "target says of which one",
+        ),
         (
             json!({"size": "1Gi", "blockSize": 4096, "target": "t", "external": {"nsid": 1}}),
             "the size of an appliance's namespace is the appliance's",
@@ -361,10 +365,16 @@ fn what_was_bound_stays_bound() {
     let nguid = "6f1c2b4e8a554f0e9a570d6e2d6f4f31";
     let bound = json!({"target": "t", "nqn": "q", "nsid": 1, "uuid": "u", "nguid": nguid, "capacityBytes": 1});
     let unbound = json!({"capacityBytes": 0});
-    assert_eq!(judge::<NVMeNamespace>(&with(bound.clone()), Some(&with(unbound))), "");
+    assert_eq!(
+        judge::<NVMeNamespace>(&with(bound.clone()), Some(&with(unbound))),
+        ""
+    );
     let mut grown = bound.clone();
     grown["capacityBytes"] = 2.into();
-    assert_eq!(judge::<NVMeNamespace>(&with(grown), Some(&with(bound.clone()))), "");
+    assert_eq!(
+        judge::<NVMeNamespace>(&with(grown), Some(&with(bound.clone()))),
+        ""
+    );
     for (field, value) in [
         ("target", json!("x")),
         ("nqn", json!("x")),

@@ -194,7 +194,10 @@ fn credentials(secret: &Secret) -> Credentials {
         Ok::<_, String>(text.trim().to_owned())
     };
     let host = || {
-        if let Some(key) = [DHCHAP_KEY, DHCHAP_CTRL_KEY].iter().find(|k| value(k).is_some()) {
+        if let Some(key) = [DHCHAP_KEY, DHCHAP_CTRL_KEY]
+            .iter()
+            .find(|k| value(k).is_some())
+        {
             return Err(format!(
                 "it has {key}, but Roadstead's initiator, which looks at appliances, does not speak DH-HMAC-CHAP yet: let \
                  the host in by its NQN alone"
@@ -292,7 +295,10 @@ mod tests {
             (vec![id], "it has no hostNqn"),
             (vec![nqn, ("hostId", "x")], "hostId is no UUID"),
             (vec![("hostNqn", "nqn.a,b"), id], "hostNqn is no NQN"),
-            (vec![nqn, id, ("dhchapKey", key)], "does not speak DH-HMAC-CHAP"),
+            (
+                vec![nqn, id, ("dhchapKey", key)],
+                "does not speak DH-HMAC-CHAP",
+            ),
         ] {
             let why = secret(&pairs).host.unwrap_err();
             assert!(why.contains(words) && !why.contains(key), "{why}");

@@ -6,7 +6,7 @@
 mod world;
 
 use roadstead_api::v1::{
-    ExternalNamespace as Shown, ExternalPortal, ExternalSubsystem, PortalReach, Portal, Transport,
+    ExternalNamespace as Shown, ExternalPortal, ExternalSubsystem, Portal, PortalReach, Transport,
 };
 use roadstead_crds::condition::{DELETING, find, reason};
 use roadstead_crds::transport::{TransportKind, Workload};
@@ -139,7 +139,10 @@ fn is(status: &str, reason: &str) -> (String, String) {
 fn what_the_nodes_see_is_in_the_targets_status() {
     let mut w = cluster();
     let (ready, reason, message) = w.target_ready("x");
-    assert_eq!((ready.as_str(), reason.as_str()), ("True", reason::REACHABLE));
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("True", reason::REACHABLE)
+    );
     assert_eq!(message, "1 subsystem with 3 namespaces at 2 portals");
     let target = w.api.targets["x"].status.clone().expect("a status");
     assert_eq!((target.portals.len(), target.subsystems.len()), (2, 1));
@@ -152,8 +155,14 @@ fn what_the_nodes_see_is_in_the_targets_status() {
     half.portals[1] = portal(Transport::Tcp, 2, PortalReach::Failed);
     show(&mut w, &[half.clone()]);
     let (ready, reason, message) = w.target_ready("x");
-    assert_eq!((ready.as_str(), reason.as_str()), ("True", reason::PORTALS_DEGRADED));
-    assert!(message.contains("192.0.2.2:4420: connection refused"), "{message}");
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("True", reason::PORTALS_DEGRADED)
+    );
+    assert!(
+        message.contains("192.0.2.2:4420: connection refused"),
+        "{message}"
+    );
     show(&mut w, &[subsystem()]);
     let mut none = half.clone();
     none.portals[0] = portal(Transport::Tcp, 1, PortalReach::Failed);
@@ -182,24 +191,43 @@ fn a_namespace_is_bound_once_by_any_of_its_names_and_the_names_are_recorded() {
         assert_eq!(two(w.volume_ready(name)), is("True", reason::ONLINE));
     }
     let u = status(&w, "u");
-    assert_eq!((u.nqn.as_deref(), u.nsid, u.uuid.as_deref()), (Some(NQN), Some(1), Some(UUID)));
-    assert_eq!((u.capacity_bytes, u.size.as_str(), u.block_size), (64 * MIB, "64Mi", 512));
+    assert_eq!(
+        (u.nqn.as_deref(), u.nsid, u.uuid.as_deref()),
+        (Some(NQN), Some(1), Some(UUID))
+    );
+    assert_eq!(
+        (u.capacity_bytes, u.size.as_str(), u.block_size),
+        (64 * MIB, "64Mi", 512)
+    );
     assert_eq!((u.node, u.drive), (None, None));
     let n = status(&w, "n");
     assert_eq!((n.nsid, n.uuid, n.nguid), (Some(3), None, None));
     let target = w.api.targets["x"].status.clone().expect("a status");
-    let bound = target.subsystems[0].namespaces.iter().map(|n| n.bound.as_str());
+    let bound = target.subsystems[0]
+        .namespaces
+        .iter()
+        .map(|n| n.bound.as_str());
     assert_eq!(bound.collect::<Vec<_>>(), ["u", "", "n"]);
 
     bind(&mut w, "again", by_nsid(1));
     let (ready, reason, message) = w.volume_ready("again");
-    assert_eq!((ready.as_str(), reason.as_str()), ("False", reason::ALREADY_BOUND));
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("False", reason::ALREADY_BOUND)
+    );
     assert!(message.contains("NVMeNamespace u is"), "{message}");
     bind(&mut w, "none", by_nsid(9));
-    assert_eq!(two(w.volume_ready("none")), is("False", reason::NOT_ON_APPLIANCE));
+    assert_eq!(
+        two(w.volume_ready("none")),
+        is("False", reason::NOT_ON_APPLIANCE)
+    );
     // No node was told to make anything.
     assert!(w.nodes.values().all(|node| node.desired.volumes.is_empty()));
-    assert!(w.nodes.values().all(|node| node.desired.subsystems.is_empty()));
+    assert!(
+        w.nodes
+            .values()
+            .all(|node| node.desired.subsystems.is_empty())
+    );
 }
 
 #[test]
@@ -221,20 +249,33 @@ fn what_is_bound_is_followed_by_its_recorded_names() {
     assert_eq!(two(w.volume_ready("u")), is("True", reason::ONLINE));
     let u = status(&w, "u");
     assert_eq!((u.capacity_bytes, u.size_bytes), (128 * MIB, 128 * MIB));
-    assert_eq!((u.nsid, u.uuid.as_deref()), (Some(1), Some(UUID)), "as recorded");
+    assert_eq!(
+        (u.nsid, u.uuid.as_deref()),
+        (Some(1), Some(UUID)),
+        "as recorded"
+    );
     let (ready, reason, message) = w.volume_ready("n");
-    assert_eq!((ready.as_str(), reason.as_str()), ("False", reason::NOT_ON_APPLIANCE));
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("False", reason::NOT_ON_APPLIANCE)
+    );
     assert!(message.contains("it is another one"), "{message}");
     moved.namespaces.pop();
     show(&mut w, &[moved]);
-    assert_eq!(two(w.volume_ready("u")), is("False", reason::NOT_ON_APPLIANCE));
+    assert_eq!(
+        two(w.volume_ready("u")),
+        is("False", reason::NOT_ON_APPLIANCE)
+    );
     show(&mut w, &[subsystem()]);
     let mut dark = subsystem();
     dark.namespaces.clear();
     dark.portals = vec![portal(Transport::Tcp, 1, PortalReach::Failed)];
     show(&mut w, &[dark]);
     let (ready, reason, message) = w.volume_ready("u");
-    assert_eq!((ready.as_str(), reason.as_str()), ("Unknown", reason::UNREACHABLE));
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("Unknown", reason::UNREACHABLE)
+    );
     assert!(message.contains("connection refused"), "{message}");
 }
 
@@ -243,7 +284,8 @@ fn a_foreign_namespace_is_attached_over_the_appliances_portals_by_policy() {
     let mut w = cluster();
     w.nodes.get_mut("c").expect("c").add_rdma();
     let mut both = subsystem();
-    both.portals.push(portal(Transport::Rdma, 3, PortalReach::Reached));
+    both.portals
+        .push(portal(Transport::Rdma, 3, PortalReach::Reached));
     show(&mut w, &[both]);
     w.add_volume_with("v", 1, |spec| {
         spec.size = String::new();
@@ -254,10 +296,21 @@ fn a_foreign_namespace_is_attached_over_the_appliances_portals_by_policy() {
     w.attach("v-b", "v", "b");
     w.attach("v-c", "v", "c");
     w.settle();
-    for (name, chosen, ports) in [("v-b", TransportKind::Tcp, 2), ("v-c", TransportKind::Roce, 3)] {
-        assert_eq!(two(w.attachment_ready(name)), is("True", reason::ALLOWED), "{name}");
+    for (name, chosen, ports) in [
+        ("v-b", TransportKind::Tcp, 2),
+        ("v-c", TransportKind::Roce, 3),
+    ] {
+        assert_eq!(
+            two(w.attachment_ready(name)),
+            is("True", reason::ALLOWED),
+            "{name}"
+        );
         let s = w.api.attachments[name].status.clone().expect("a status");
-        assert_eq!((s.chosen_transport, s.paths.len()), (Some(chosen), ports), "{s:?}");
+        assert_eq!(
+            (s.chosen_transport, s.paths.len()),
+            (Some(chosen), ports),
+            "{s:?}"
+        );
     }
     let told = &w.nodes["c"].desired.attachments;
     assert_eq!((told.len(), told[0].paths.len()), (1, 3));
@@ -289,7 +342,11 @@ fn a_node_that_is_down_is_not_taken_for_shut_out() {
     let s = w.api.attachments["v-b"].status.clone().expect("a status");
     let condition = find(&s.conditions, DELETING).expect("Deleting");
     assert_eq!(condition.reason, reason::WAITING_FOR_NODE);
-    assert!(condition.message.contains("out-of-service"), "{}", condition.message);
+    assert!(
+        condition.message.contains("out-of-service"),
+        "{}",
+        condition.message
+    );
     w.nodes.get_mut("b").expect("b").out_of_service = true;
     w.settle();
     assert!(w.api.attachments.is_empty());
@@ -325,7 +382,10 @@ fn no_volume_is_made_on_an_appliance() {
     w.add_volume("any", 50);
     w.settle();
     let (ready, reason, message) = w.volume_ready("named");
-    assert_eq!((ready.as_str(), reason.as_str()), ("False", reason::INVALID_SPEC));
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("False", reason::INVALID_SPEC)
+    );
     assert!(message.contains("foreign appliance"), "{message}");
     assert_eq!(two(w.volume_ready("any")), is("False", reason::NO_TARGET));
     // Nor is a drive a place for what shall be on an appliance.
@@ -348,8 +408,15 @@ fn whom_the_nodes_are_comes_from_a_secret_and_stays_out_of_the_objects() {
     let mut w = cluster();
     w.api.create_target_with("y", spec(Some("s")), w.now);
     w.settle();
-    assert_eq!(two(w.target_ready("y")), is("False", reason::SECRET_NOT_FOUND));
-    assert_eq!(w.nodes["a"].desired.externals.len(), 1, "nobody knows whom to be");
+    assert_eq!(
+        two(w.target_ready("y")),
+        is("False", reason::SECRET_NOT_FOUND)
+    );
+    assert_eq!(
+        w.nodes["a"].desired.externals.len(),
+        1,
+        "nobody knows whom to be"
+    );
     let mut credentials = |host| {
         let new = Credentials { host };
         w.credentials.insert("s".into(), new.into());
@@ -365,7 +432,10 @@ fn whom_the_nodes_are_comes_from_a_secret_and_stays_out_of_the_objects() {
         id: UUID.into(),
     }));
     assert_eq!(two(ready), is("True", reason::REACHABLE));
-    assert_eq!((told[1].name.as_str(), told[1].host_nqn.as_str()), ("y", nqn));
+    assert_eq!(
+        (told[1].name.as_str(), told[1].host_nqn.as_str()),
+        ("y", nqn)
+    );
     let objects = format!("{:?}", plan(&w.snapshot()).writes) + &format!("{:?}", w.api.targets);
     assert!(!objects.contains(nqn));
 }
@@ -378,7 +448,10 @@ fn a_few_nodes_look_and_those_that_use_it() {
     w.api.create_target_with("x", spec(None), w.now);
     show(&mut w, &[subsystem()]);
     let lookers = |w: &World| {
-        let nodes = w.nodes.iter().filter(|(_, n)| !n.desired.externals.is_empty());
+        let nodes = w
+            .nodes
+            .iter()
+            .filter(|(_, n)| !n.desired.externals.is_empty());
         nodes.map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };
     assert_eq!(lookers(&w), names[..8]);

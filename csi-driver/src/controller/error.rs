@@ -23,7 +23,9 @@ pub enum ControllerError {
     )]
     TargetIsAppliance(String),
     /// The volume is an appliance's namespace.
-    #[error("volume {0} is a namespace of a foreign appliance, which Roadstead does not grow: grow it there")]
+    #[error(
+        "volume {0} is a namespace of a foreign appliance, which Roadstead does not grow: grow it there"
+    )]
     NotOurs(String),
     /// No such volume.
     #[error("volume {0} does not exist")]

@@ -41,14 +41,24 @@ impl Spec {
         self.foreign.as_ref()?.name
     }
 
-    /// Whom this node is to the target, where that is not itself.
-    pub(crate) fn host_given(&self) -> Option<&HostIdentity> {
-        self.foreign.as_ref()?.host.as_ref()
-    }
-
     /// Whom this node is to the target.
     pub(crate) fn host<'a>(&'a self, own: &'a HostIdentity) -> &'a HostIdentity {
-        self.host_given().unwrap_or(own)
+        let other = self.foreign.as_ref().and_then(|f| f.host.as_ref());
+        other.unwrap_or(own)
+    }
+
+    /// An attachment stays with the host that it was made with, whatever is asked for later.
+    pub(crate) fn stay_host_of(&mut self, known: &Self) {
+        let host = known.foreign.as_ref().and_then(|f| f.host.clone());
+        match &mut self.foreign {
+            Some(foreign) => foreign.host = host,
+            None => {
+                self.foreign = host.map(|host| Foreign {
+                    name: None,
+                    host: Some(host),
+                })
+            }
+        }
     }
 
     /// The namespace that is meant, for messages.
@@ -127,7 +137,12 @@ mod tests {
             nqn: "nqn.2014-08.com.example:h".into(),
             id: one,
         });
-        assert_eq!(by_nsid.conflict(&other), Some("host"));
+        assert_eq!(by_nsid.conflict(&other), None);
+        other.stay_host_of(&by_nsid);
+        assert_eq!(
+            other, by_nsid,
+            "it stays with the host that it was made with"
+        );
     }
 
     #[test]

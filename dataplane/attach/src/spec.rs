@@ -117,8 +117,6 @@ impl Spec {
             Some("volume_uuid")
         } else if self.foreign_name() != other.foreign_name() {
             Some("name")
-        } else if self.host_given() != other.host_given() {
-            Some("host")
         } else if self.read_only != other.read_only {
             Some("read_only")
         } else {

@@ -127,8 +127,13 @@ impl Looker {
             }
             if let Some(watched) = table.watched.get_mut(&spec.name) {
                 if watched.report != report {
-                    tracing::info!(appliance = spec.name, subsystems = report.subsystems.len(), troubled,
-                        message = report.message, "an appliance was looked at");
+                    tracing::info!(
+                        appliance = spec.name,
+                        subsystems = report.subsystems.len(),
+                        troubled,
+                        message = report.message,
+                        "an appliance was looked at"
+                    );
                 }
                 watched.report = report;
             }
@@ -136,7 +141,9 @@ impl Looker {
                 true => INTERVAL_TROUBLED,
                 false => INTERVAL,
             };
-            let waited = self.changed.wait_timeout_while(table, pause, |table| current(table));
+            let waited = self
+                .changed
+                .wait_timeout_while(table, pause, |table| current(table));
             let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
             if !current(&mut table) {
                 return;
@@ -149,7 +156,10 @@ fn is_troubled(report: &v1::ExternalReport) -> bool {
     let failed = |portal: &v1::ExternalPortal| portal.reach() != v1::PortalReach::Reached;
     !report.message.is_empty()
         || report.subsystems.is_empty()
-        || report.subsystems.iter().any(|s| s.portals.iter().any(failed))
+        || report
+            .subsystems
+            .iter()
+            .any(|s| s.portals.iter().any(failed))
 }
 
 /// One look. `known` are the portals that discovery told of last: while no service answers, they count.
@@ -163,19 +173,21 @@ fn look_at(
         ExternalSource::Subsystem { nqn, portals } => {
             known.insert(nqn.clone(), portals.clone());
         }
-        ExternalSource::Discovery { services, nqn } => match discover(services, identity, TIMEOUT) {
-            Ok(found) => {
-                known.clear();
-                for found in found {
-                    let name = found.nqn.to_string();
-                    let wanted = nqn.as_ref().is_none_or(|nqn| *nqn == name);
-                    if wanted && (known.len() < SUBSYSTEMS_MAX || known.contains_key(&name)) {
-                        known.entry(name).or_default().push(found.portal);
+        ExternalSource::Discovery { services, nqn } => {
+            match discover(services, identity, TIMEOUT) {
+                Ok(found) => {
+                    known.clear();
+                    for found in found {
+                        let name = found.nqn.to_string();
+                        let wanted = nqn.as_ref().is_none_or(|nqn| *nqn == name);
+                        if wanted && (known.len() < SUBSYSTEMS_MAX || known.contains_key(&name)) {
+                            known.entry(name).or_default().push(found.portal);
+                        }
                     }
                 }
+                Err(error) => message = format!("discovery: {error}"),
             }
-            Err(error) => message = format!("discovery: {error}"),
-        },
+        }
     }
     let subsystems = known.iter().filter_map(|(name, portals)| {
         let nqn = Nqn::new(name).ok()?;
@@ -231,8 +243,16 @@ fn namespace(listed: &Listed) -> v1::ExternalNamespace {
     let (size_bytes, block_size) = listed.size.unwrap_or_default();
     v1::ExternalNamespace {
         nsid: listed.nsid,
-        uuid: listed.names.uuid.map(|uuid| uuid.to_string()).unwrap_or_default(),
-        nguid: listed.names.nguid.map(|nguid| nguid_text(&nguid)).unwrap_or_default(),
+        uuid: listed
+            .names
+            .uuid
+            .map(|uuid| uuid.to_string())
+            .unwrap_or_default(),
+        nguid: listed
+            .names
+            .nguid
+            .map(|nguid| nguid_text(&nguid))
+            .unwrap_or_default(),
         size_bytes,
         block_size,
         message: message.into(),

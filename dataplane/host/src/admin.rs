@@ -362,6 +362,10 @@ mod tests {
         let names = Names::parse(&list);
         assert_eq!(names.uuid, Some(Uuid::from_bytes([9; 16])));
         assert_eq!(names.nguid, Some([8; 16]));
-        assert!(names.to_string().ends_with(&format!(", NGUID {}", "08".repeat(16))));
+        assert!(
+            names
+                .to_string()
+                .ends_with(&format!(", NGUID {}", "08".repeat(16)))
+        );
     }
 }

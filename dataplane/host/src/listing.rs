@@ -6,7 +6,7 @@ use roadstead_nvme::identify::cns;
 use roadstead_nvme::nqn::Nqn;
 use roadstead_nvme::property::{self, Configuration};
 
-use crate::admin::{Control, NamespaceData, Names, namespace_list};
+use crate::admin::{Control, Names, NamespaceData, namespace_list};
 use crate::config::Identity;
 use crate::setup::{ADMIN_SQSIZE, SetUpError, ask_ready, is_ready};
 
@@ -124,7 +124,10 @@ impl Listing {
                 if is_there {
                     let size = NamespaceData::parse(data).map(|namespace| {
                         let bytes = u64::from(namespace.block_bytes);
-                        (namespace.blocks.saturating_mul(bytes), namespace.block_bytes)
+                        (
+                            namespace.blocks.saturating_mul(bytes),
+                            namespace.block_bytes,
+                        )
                     });
                     self.listed.push(Listed { nsid, names, size });
                 }
@@ -225,7 +228,10 @@ mod tests {
             step = machine.answer(&ok(0), &[0; 4096]).unwrap();
             commands += 1;
         }
-        assert_eq!((commands, step), (2048, ListingStep::Done(Vec::new(), true)));
+        assert_eq!(
+            (commands, step),
+            (2048, ListingStep::Done(Vec::new(), true))
+        );
     }
 
     #[test]

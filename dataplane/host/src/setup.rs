@@ -10,7 +10,7 @@ use roadstead_nvme::{Cqe, Status};
 use uuid::Uuid;
 
 use crate::admin::{
-    Ana, Control, ControllerData, NamespaceData, Names, namespace_list, nguid_text, zeroes_limit,
+    Ana, Control, ControllerData, Names, NamespaceData, namespace_list, nguid_text, zeroes_limit,
 };
 use crate::ana::{Access, group_state};
 use crate::config::{HostConfig, Wanted};

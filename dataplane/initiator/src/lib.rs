@@ -32,7 +32,7 @@ pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover, portals};
 pub use look::{LOOK_PORTALS_MAX, Reach, Seen, look};
 pub use rim::Rim;
 pub use roadstead_host::{
-    Identity, IoError, Limits, Listed, NamespaceInfo, Names, Op, PathPolicy, PathReport, PathState,
+    Identity, IoError, Limits, Listed, Names, NamespaceInfo, Op, PathPolicy, PathReport, PathState,
     Refused, Wanted, nguid_text,
 };
 pub use roadstead_nvme::nqn::{Nqn, NqnError};

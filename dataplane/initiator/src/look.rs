@@ -42,7 +42,12 @@ pub fn look(nqn: &Nqn, portals: &[Portal], identity: &Identity, timeout: Duratio
     let mut portals: Vec<(Portal, Reach)> = thread::scope(|scope| {
         let tries: Vec<_> = portals
             .iter()
-            .map(|portal| (*portal, scope.spawn(|| reach(nqn, *portal, identity, timeout))))
+            .map(|portal| {
+                (
+                    *portal,
+                    scope.spawn(|| reach(nqn, *portal, identity, timeout)),
+                )
+            })
             .collect();
         let ended = |(portal, tried): (Portal, thread::ScopedJoinHandle<'_, Reach>)| {
             let died = |_| Reach::Failed("looking at it ended early".into());

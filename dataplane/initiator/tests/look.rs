@@ -23,7 +23,11 @@ fn listed(blocks: u64) -> Vec<Listed> {
         nguid: None,
     };
     let size = Some((blocks * 4096, 4096));
-    vec![Listed { nsid: 1, names, size }]
+    vec![Listed {
+        nsid: 1,
+        names,
+        size,
+    }]
 }
 
 #[test]

@@ -5,8 +5,8 @@ use roadstead_crds::{NVMeAttachment, NVMeAttachmentStatus, NVMeNamespace, PathSt
 
 use super::access::{Access, access, host_nqn};
 use super::choice::{self, Pending};
-use super::index::{Applied, Index};
 use super::external;
+use super::index::{Applied, Index};
 use super::placement::{Bound, Home, Placement, home, is_protected, is_removing};
 use super::reach::{Reach, reach};
 use super::target::portals;
@@ -175,7 +175,8 @@ fn needed_by_another<'a>(
         .flatten()
         .filter(|(_, other)| other.metadata.uid != attachment.metadata.uid)
         .any(|(_, other)| {
-            access(index, other, &Home::Drive(*place)).is_open() && host_nqn(index, other) == Some(nqn)
+            access(index, other, &Home::Drive(*place)).is_open()
+                && host_nqn(index, other) == Some(nqn)
         })
 }
 
@@ -292,14 +293,18 @@ fn ready_on_appliance<'a>(
     let wanted = target.and_then(|t| external::message(snapshot, bound.target, t));
     if wanted.is_none() || applied.external(node, bound.target) != wanted.as_ref() {
         let target = bound.target;
-        let message = format!("waits for node {node} to take in what it is told of appliance {target}");
+        let message =
+            format!("waits for node {node} to take in what it is told of appliance {target}");
         return Some((Status::False, reason::APPLYING, message));
     }
     let ends = external::ends(snapshot, bound, node);
     let portals = ends.iter().flat_map(|e| &e.portals);
     let mut open = portals.filter(|p| p.listening);
     if !open.any(|p| status.paths.iter().any(|path| choice::is_at(path, &p.key))) {
-        let message = format!("no portal of appliance {} that it uses answers", bound.target);
+        let message = format!(
+            "no portal of appliance {} that it uses answers",
+            bound.target
+        );
         return Some((Status::False, reason::PORTAL_DOWN, message));
     }
     let message = format!("node {node} may connect, as far as Roadstead is concerned");

@@ -73,7 +73,10 @@ impl<'a> VolumeKey<'a> {
 impl<'a> Bound<'a> {
     /// What it is known by.
     pub(super) fn key(&self) -> VolumeKey<'a> {
-        let names = (self.uuid.unwrap_or_default(), self.nguid.unwrap_or_default());
+        let names = (
+            self.uuid.unwrap_or_default(),
+            self.nguid.unwrap_or_default(),
+        );
         VolumeKey::of(self.nqn, names.0, names.1, self.nsid)
     }
 }

@@ -162,8 +162,7 @@ impl Rooms {
         let suitable = |target: &str| wanted.is_none_or(|name| name == target);
         let mut on_allowed_node = false;
         for (name, target) in &snapshot.targets {
-            on_allowed_node |=
-                suitable(name) && !is_appliance(name) && allowed(&target.spec.node);
+            on_allowed_node |= suitable(name) && !is_appliance(name) && allowed(&target.spec.node);
         }
         if !on_allowed_node {
             return Err(no_target(snapshot, wanted));

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_api::v1::{
-    AnaState, AttachmentReport, DriveReport, DriveState, ExternalReport, ExternalSubsystem, GidEntry, HostReport, LinkState,
-    NodeReport, NodeState, PathReport, PathState, PortalReport, RdmaDevice, RoceVersion, Transport,
-    VolumeReport, VolumeState,
+    AnaState, AttachmentReport, DriveReport, DriveState, ExternalReport, ExternalSubsystem,
+    GidEntry, HostReport, LinkState, NodeReport, NodeState, PathReport, PathState, PortalReport,
+    RdmaDevice, RoceVersion, Transport, VolumeReport, VolumeState,
 };
 
 pub const MIB: u64 = 1 << 20;

@@ -214,15 +214,26 @@ mod tests {
         for (name, shown) in [("nvme0n1", uuid), ("nvme0n2", nguid)] {
             let nsid = name.trim_start_matches("nvme0n");
             file(root.path(), &format!("block/{name}/nsid"), nsid);
-            file(root.path(), &format!("block/{name}/uuid"), &shown.to_string());
-            file(root.path(), &format!("block/{name}/nguid"), &nguid.to_string());
+            file(
+                root.path(),
+                &format!("block/{name}/uuid"),
+                &shown.to_string(),
+            );
+            file(
+                root.path(),
+                &format!("block/{name}/nguid"),
+                &nguid.to_string(),
+            );
             file(root.path(), &format!("block/{name}/device/subsysnqn"), NQN);
         }
         let mut found = namespaces(root.path(), NQN);
         found.sort_by_key(|n| n.nsid);
         let names = found.iter().map(|n| (n.nsid, n.uuid, n.nguid));
         let nguid = Some(nguid.into_bytes());
-        assert_eq!(names.collect::<Vec<_>>(), [(1, uuid, nguid), (2, Uuid::nil(), nguid)]);
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [(1, uuid, nguid), (2, Uuid::nil(), nguid)]
+        );
     }
 
     #[test]

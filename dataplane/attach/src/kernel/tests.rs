@@ -154,7 +154,11 @@ fn a_namespace_with_a_name_is_not_taken_for_one_without() {
         ..spec()
     };
     assert_eq!(kernel.device(&unnamed), None);
-    file(root.path(), "sys/block/nvme3n2/uuid", &Uuid::nil().to_string());
+    file(
+        root.path(),
+        "sys/block/nvme3n2/uuid",
+        &Uuid::nil().to_string(),
+    );
     let device = kernel.device(&unnamed).unwrap();
     assert!(device.path.ends_with("nvme3n2"));
 }

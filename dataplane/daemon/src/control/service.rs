@@ -220,7 +220,12 @@ fn attach_spec(request: v1::AttachRequest, host: Option<HostIdentity>) -> Result
 fn namespace(
     request: &v1::AttachRequest,
 ) -> Result<(Uuid, Option<ForeignName>), (&'static str, String)> {
-    let v1::AttachRequest { volume_uuid, nguid, nsid, .. } = request;
+    let v1::AttachRequest {
+        volume_uuid,
+        nguid,
+        nsid,
+        ..
+    } = request;
     match (nguid.as_str(), *nsid) {
         ("", 0) => {
             let uuid = desired::uuid(volume_uuid).map_err(|what| ("volume_uuid", what))?;
@@ -235,7 +240,10 @@ fn namespace(
             Err(_) => Err(("nguid", format!("'{nguid}' is not 32 hexadecimal digits"))),
         },
         ("", nsid) => Ok((Uuid::nil(), Some(ForeignName::Nsid(nsid)))),
-        _ => Err(("nsid", "only one of nguid and nsid names a namespace".to_owned())),
+        _ => Err((
+            "nsid",
+            "only one of nguid and nsid names a namespace".to_owned(),
+        )),
     }
 }
 

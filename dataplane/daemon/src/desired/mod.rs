@@ -395,7 +395,11 @@ impl Parser {
             self.wrong(place, "name", what);
             return None;
         }
-        let given = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
+        let given = |text: &str| {
+            Some(text)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
         let nqn = given(&external.nqn).map(|nqn| self.check(place, "nqn", value::nqn(&nqn)));
         let services = self.addresses(place, "discovery", &external.discovery)?;
         let portals = self.addresses(place, "portals", &external.portals)?;
@@ -406,14 +410,22 @@ impl Parser {
             },
             (Some(nqn), true, false) => ExternalSource::Subsystem { nqn: nqn?, portals },
             _ => {
-                self.wrong(place, "portals", "discovery alone, or nqn and portals, are needed");
+                self.wrong(
+                    place,
+                    "portals",
+                    "discovery alone, or nqn and portals, are needed",
+                );
                 return None;
             }
         };
         let host = match (external.host_nqn.as_str(), external.host_id.as_str()) {
             ("", "") => None,
             (nqn, id) => Some(HostIdentity {
-                nqn: self.check(place, "host_nqn", value::nqn(nqn).map_err(|_| SECRET.into()))?,
+                nqn: self.check(
+                    place,
+                    "host_nqn",
+                    value::nqn(nqn).map_err(|_| SECRET.into()),
+                )?,
                 id: self.check(place, "host_id", uuid(id).map_err(|_| SECRET.into()))?,
             }),
         };
@@ -427,7 +439,11 @@ impl Parser {
         all: &[v1::Portal],
     ) -> Option<Vec<Portal>> {
         if all.len() > EXTERNAL_ADDRESSES_MAX {
-            self.wrong(place, field, format!("there are more than {EXTERNAL_ADDRESSES_MAX}"));
+            self.wrong(
+                place,
+                field,
+                format!("there are more than {EXTERNAL_ADDRESSES_MAX}"),
+            );
             return None;
         }
         let parsed = all.iter().map(|message| {

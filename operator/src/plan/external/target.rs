@@ -159,8 +159,8 @@ fn reached(subsystem: &Subsystem<'_>) -> Vec<PortalStatus> {
 }
 
 fn describe(claims: &Claims<'_>, nqn: &str, subsystem: &Subsystem<'_>) -> ExternalSubsystemStatus {
-    let portal = |(key, portal): (&PathKey, &&roadstead_api::v1::ExternalPortal)| {
-        ExternalPortalStatus {
+    let portal =
+        |(key, portal): (&PathKey, &&roadstead_api::v1::ExternalPortal)| ExternalPortalStatus {
             transport: wire_word(key.transport).into(),
             address: key.address.to_string(),
             port: key.port,
@@ -171,8 +171,7 @@ fn describe(claims: &Claims<'_>, nqn: &str, subsystem: &Subsystem<'_>) -> Extern
             }
             .into(),
             message: portal.message.clone(),
-        }
-    };
+        };
     let namespaces = subsystem.namespaces.unwrap_or_default();
     let shown = namespaces.iter().take(SHOWN_MAX);
     ExternalSubsystemStatus {

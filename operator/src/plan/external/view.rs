@@ -100,7 +100,11 @@ fn is_reached(portal: &ExternalPortal) -> bool {
 }
 
 /// The appliance as the other end for a pod on `node`: as that node sees it, or as others do while it has not looked.
-pub(in crate::plan) fn ends(snapshot: &Snapshot, bound: &Bound<'_>, node: &str) -> Option<TargetNode> {
+pub(in crate::plan) fn ends(
+    snapshot: &Snapshot,
+    bound: &Bound<'_>,
+    node: &str,
+) -> Option<TargetNode> {
     let own = report(snapshot, node, bound.target).and_then(|report| {
         let mut subsystems = report.subsystems.iter();
         subsystems.find(|s| s.nqn == bound.nqn)
@@ -110,7 +114,12 @@ pub(in crate::plan) fn ends(snapshot: &Snapshot, bound: &Bound<'_>, node: &str) 
         None => {
             let view = View::of(snapshot, bound.target);
             let subsystem = view.subsystems.get(bound.nqn)?;
-            subsystem.portals.values().copied().filter_map(end).collect()
+            subsystem
+                .portals
+                .values()
+                .copied()
+                .filter_map(end)
+                .collect()
         }
     };
     Some(TargetNode {

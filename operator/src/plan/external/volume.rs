@@ -51,14 +51,24 @@ pub(in crate::plan) fn decide<'a>(
     let now = index.snapshot.time();
     let next = |type_: &str, (status, reason, message): Verdict| {
         let generation = meta.generation;
-        condition::next(&old.conditions, type_, status, reason, message, generation, &now)
+        condition::next(
+            &old.conditions,
+            type_,
+            status,
+            reason,
+            message,
+            generation,
+            &now,
+        )
     };
     if let Some(verdict) = verdict {
         new.observed_generation = meta.generation;
         new.conditions = vec![next(READY, verdict)];
     }
     if is_going {
-        let names = holders.iter().map(|(name, a)| format!("{name} (node {})", a.spec.node));
+        let names = holders
+            .iter()
+            .map(|(name, a)| format!("{name} (node {})", a.spec.node));
         let names: Vec<String> = names.collect();
         let names = list_names(names.iter().map(String::as_str));
         let message = format!("attached by {names}; it goes when they are gone");
@@ -114,14 +124,18 @@ fn seek<'a>(
 ) -> Result<(&'a str, &'a v1::ExternalNamespace, &'a str), (&'static str, String)> {
     let wanted = namespace.spec.external.as_ref();
     let (Some(wanted), Some(name)) = (wanted, namespace.spec.target.as_deref()) else {
-        return Err((reason::INVALID_SPEC, "target and external are needed".into()));
+        return Err((
+            reason::INVALID_SPEC,
+            "target and external are needed".into(),
+        ));
     };
     let Some(target) = index.snapshot.targets.get(name) else {
         let message = format!("there is no Target {name}: create it");
         return Err((reason::TARGET_NOT_FOUND, message));
     };
     if target.spec.external.is_none() {
-        let message = format!("Target {name} is no appliance: leave external out to get a volume there");
+        let message =
+            format!("Target {name} is no appliance: leave external out to get a volume there");
         return Err((reason::INVALID_SPEC, message));
     }
     if target.metadata.deletion_timestamp.is_some() {
@@ -161,7 +175,8 @@ fn missing<'v, 'a: 'v>(
     is_seen: bool,
 ) -> (&'static str, String) {
     if !is_seen || !subsystems.clone().any(|s| s.namespaces.is_some()) {
-        let message = format!("Target {target} is not reached: see kubectl describe target {target}");
+        let message =
+            format!("Target {target} is not reached: see kubectl describe target {target}");
         return (reason::UNREACHABLE, message);
     }
     let mut message = format!(
@@ -195,7 +210,10 @@ fn is_named(wanted: &ExternalNamespace, found: &v1::ExternalNamespace) -> bool {
 fn follow(index: &Index<'_>, bound: &Bound<'_>, new: &mut NVMeNamespaceStatus) -> Option<Verdict> {
     let view = View::of(index.snapshot, bound.target);
     if !index.snapshot.targets.contains_key(bound.target) {
-        let message = format!("there is no Target {} any more: create it again", bound.target);
+        let message = format!(
+            "there is no Target {} any more: create it again",
+            bound.target
+        );
         return Some((Status::False, reason::TARGET_NOT_FOUND, message));
     }
     if !view.is_seen {
@@ -215,7 +233,10 @@ fn follow(index: &Index<'_>, bound: &Bound<'_>, new: &mut NVMeNamespaceStatus) -
             (None, Some(nguid)) => format!("NGUID {nguid}"),
             (None, None) => format!("identifier {}", bound.nsid),
         };
-        return gone(format!("{} does not show the namespace with {recorded} any more", bound.nqn));
+        return gone(format!(
+            "{} does not show the namespace with {recorded} any more",
+            bound.nqn
+        ));
     };
     let is_unnamed = bound.uuid.is_none() && bound.nguid.is_none();
     if is_unnamed && !(found.uuid.is_empty() && found.nguid.is_empty()) {
