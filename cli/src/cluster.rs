@@ -121,7 +121,10 @@ fn target(t: &Target) -> inventory::Target {
     let status = t.status.clone().unwrap_or_default();
     inventory::Target {
         name: t.name_any(),
-        node: t.spec.node.clone(),
+        node: match t.spec.external {
+            None => t.spec.node.clone(),
+            Some(_) => inventory::APPLIANCE.into(),
+        },
         ready: condition::is_true(&status.conditions, READY),
         message: message(&status.conditions),
         capacity_bytes: status.capacity_bytes,
@@ -170,7 +173,11 @@ fn volume(v: &NVMeNamespace) -> inventory::Volume {
         nqn: status.nqn.unwrap_or_default(),
         target: status.target.unwrap_or_default(),
         drive: status.drive.unwrap_or_default(),
-        node: status.node.unwrap_or_default(),
+        node: match v.spec.external {
+            None => status.node.unwrap_or_default(),
+            Some(_) => inventory::APPLIANCE.into(),
+        },
+        nsid: status.nsid.unwrap_or_default(),
         size_bytes: status.capacity_bytes.max(asked),
         allocated_bytes: status.allocated_bytes,
         rate: None,

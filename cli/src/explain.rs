@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use roadstead_crds::quantity::for_people;
 
-use crate::inventory::{Attachment, Inventory, Volume};
+use crate::inventory::{APPLIANCE, Attachment, Inventory, Volume};
 
 /// The text for the volume that `name` names: its name, UUID or NQN.
 ///
@@ -37,18 +37,28 @@ pub(crate) fn explain(inventory: &Inventory, name: &str) -> Result<String> {
 
 /// The volume itself.
 fn about(out: &mut String, inventory: &Inventory, volume: &Volume) -> Result<()> {
+    // Of what an appliance's namespace holds nothing is known.
+    let used = match volume.node == APPLIANCE {
+        true => String::new(),
+        false => format!("{} used, ", for_people(volume.allocated_bytes)),
+    };
     writeln!(
         out,
-        "volume {}: {}, {} used, {}",
+        "volume {}: {}, {used}{}",
         volume.name,
         for_people(volume.size_bytes),
-        for_people(volume.allocated_bytes),
         if volume.ready { "Ready" } else { "not ready" }
     )?;
     if !volume.message.is_empty() {
         writeln!(out, "  state   {}", volume.message)?;
     }
-    if volume.drive.is_empty() {
+    if volume.node == APPLIANCE && !volume.nqn.is_empty() {
+        writeln!(
+            out,
+            "  lives   on appliance {}, namespace {}",
+            volume.target, volume.nsid
+        )?;
+    } else if volume.drive.is_empty() {
         writeln!(out, "  lives   nowhere yet")?;
     } else {
         let drive = inventory
@@ -78,6 +88,10 @@ fn drawing(out: &mut String, volume: &Volume, a: &Attachment) -> Result<()> {
     } else {
         format!("{} by {}", a.device, a.method)
     };
+    let end = match volume.node == APPLIANCE {
+        true => format!("{}, namespace {}", volume.target, volume.nsid),
+        false => format!("{}/{}", volume.target, volume.drive),
+    };
     writeln!(out, "\n  {} [{device}]", a.node)?;
     for (i, path) in a.paths.iter().enumerate() {
         let branch = if i + 1 == a.paths.len() { '└' } else { '├' };
@@ -88,8 +102,8 @@ fn drawing(out: &mut String, volume: &Volume, a: &Attachment) -> Result<()> {
         }
         writeln!(
             out,
-            "    {branch}{line} {} ({state}) {line}> {}/{}",
-            path.portal, volume.target, volume.drive
+            "    {branch}{line} {} ({state}) {line}> {end}",
+            path.portal
         )?;
         if let Some(rate) = &path.rate {
             writeln!(out, "       {rate}")?;
@@ -199,6 +213,25 @@ mod tests {
             "- RoCE rejected: node2 has no RDMA device",
             "but     a new attachment would wait",
             "       5 reads/s of 20KiB/s, 0 writes/s of 0B/s",
+        ] {
+            assert!(text.contains(part), "no '{part}' in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_appliance_is_called_one() {
+        let mut inventory = inventory();
+        inventory.volumes[0] = Volume {
+            drive: String::new(),
+            node: APPLIANCE.into(),
+            nsid: 3,
+            ..inventory.volumes[0].clone()
+        };
+        let text = explain(&inventory, "pvc-1").unwrap();
+        for part in [
+            "volume pvc-1: 1Gi, Ready",
+            "lives   on appliance t, namespace 3",
+            "└══ tcp 10.0.0.1:4420 (Live, optimized) ══> t, namespace 3",
         ] {
             assert!(text.contains(part), "no '{part}' in:\n{text}");
         }

@@ -10,7 +10,7 @@ use crate::rates::Rate;
 pub(crate) struct Target {
     /// Its name.
     pub(crate) name: String,
-    /// The node with the drives.
+    /// The node with the drives; [`APPLIANCE`] for a foreign one.
     pub(crate) node: String,
     /// Whether it serves with all its drives.
     pub(crate) ready: bool,
@@ -23,6 +23,9 @@ pub(crate) struct Target {
     /// Where hosts connect: `tcp 10.0.0.1:4420`.
     pub(crate) portals: Vec<String>,
 }
+
+/// What stands for a node where there is none, because it is a foreign appliance.
+pub(crate) const APPLIANCE: &str = "(appliance)";
 
 /// The state of a drive that no target uses.
 pub(crate) const UNUSED: &str = "Unused";
@@ -72,8 +75,10 @@ pub(crate) struct Volume {
     pub(crate) target: String,
     /// Where it lives: drive of the target.
     pub(crate) drive: String,
-    /// Where it lives: node.
+    /// Where it lives: node; [`APPLIANCE`] for a foreign one.
     pub(crate) node: String,
+    /// Its identifier in the subsystem; 0 when it is not known.
+    pub(crate) nsid: u32,
     /// Whether it is served.
     pub(crate) ready: bool,
     /// Why, or why not.

@@ -116,6 +116,7 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         }
         .into(),
         ctrl_loss_timeout_s: args.ctrl_loss_timeout,
+        ..AttachRequest::default()
     };
     let reply = connect_unix(socket).await?.attach(request).await;
     let attachment = reply
@@ -289,6 +290,7 @@ fn volume(v: &VolumeReport, report: &NodeReport) -> inventory::Volume {
         target,
         drive,
         node: String::new(),
+        nsid: 0,
         ready: v.state() == VolumeState::Online,
         message,
         size_bytes: v.size_bytes,

@@ -29,6 +29,18 @@ pub mod reason {
     pub const APPLYING: &str = "Applying";
     /// Target: a portal does not listen.
     pub const PORTAL_DOWN: &str = "PortalDown";
+    /// Target (an appliance): it is reached by every portal that it tells of.
+    pub const REACHABLE: &str = "Reachable";
+    /// Target (an appliance): it is reached, but not by every portal or not by every node.
+    pub const PORTALS_DEGRADED: &str = "PortalsDegraded";
+    /// Target (an appliance), and what is on it: no node reaches it.
+    pub const UNREACHABLE: &str = "Unreachable";
+    /// Target (an appliance): its discovery services tell the nodes of no subsystem.
+    pub const NO_SUBSYSTEM: &str = "NoSubsystem";
+    /// Target (an appliance): the Secret that it names does not exist.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// Target (an appliance): the Secret that it names cannot be used.
+    pub const INVALID_SECRET: &str = "InvalidSecret";
     /// NVMeHost: the daemon is connected.
     pub const CONNECTED: &str = "Connected";
 
@@ -52,6 +64,15 @@ pub mod reason {
     pub const VOLUME_FAILED: &str = "VolumeFailed";
     /// NVMeNamespace: the drive has no room to grow.
     pub const NO_ROOM_TO_GROW: &str = "NoRoomToGrow";
+
+    /// NVMeNamespace: the appliance does not show it.
+    pub const NOT_ON_APPLIANCE: &str = "NotOnAppliance";
+    /// NVMeNamespace: another one is this namespace of an appliance already.
+    pub const ALREADY_BOUND: &str = "AlreadyBound";
+    /// NVMeNamespace: the appliance's namespace has a format that no block device has.
+    pub const UNUSABLE: &str = "Unusable";
+    /// NVMeNamespace (Event): its object goes, and its data stays on the appliance.
+    pub const LEFT_IN_PLACE: &str = "LeftInPlace";
 
     /// NVMeAttachment: the node may connect.
     pub const ALLOWED: &str = "Allowed";

@@ -2,7 +2,7 @@
 //!
 //! | kind | spec is written by | says |
 //! |---|---|---|
-//! | [`Target`] | the administrator | the drives of a node that carry volumes |
+//! | [`Target`] | the administrator | the drives of a node that carry volumes, or a foreign appliance |
 //! | [`NVMeNamespace`] | the CSI driver or a person | one volume |
 //! | [`NVMeAttachment`] | the CSI driver or a person | one volume on one node |
 //! | [`NVMeHost`] | the operator | one node as an initiator |
@@ -21,6 +21,7 @@ pub mod quantity;
 pub mod transport;
 
 mod attachment;
+mod external;
 mod host;
 mod manifest;
 mod namespace;
@@ -31,6 +32,10 @@ mod target;
 
 pub use attachment::{
     CandidateStatus, NVMeAttachment, NVMeAttachmentSpec, NVMeAttachmentStatus, PathStatus,
+};
+pub use external::{
+    ExternalAddress, ExternalNamespace, ExternalNamespaceStatus, ExternalPortalStatus,
+    ExternalSource, ExternalSubsystemStatus, SecretRef,
 };
 pub use host::{
     GidStatus, KernelModuleStatus, NVMeHost, NVMeHostSpec, NVMeHostStatus, NetdevStatus,

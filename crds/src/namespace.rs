@@ -5,9 +5,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ExternalNamespace;
 use crate::transport::{Fallback, Need, TransportChoice, Workload};
 
-/// One volume. It lives on one drive of one Target, chosen once and written into the status.
+/// One volume. It lives on one drive of one Target, chosen once and written into the status; or it is a namespace of a
+/// foreign appliance, recorded there once.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "roadstead.io",
@@ -20,13 +22,13 @@ use crate::transport::{Fallback, Need, TransportChoice, Workload};
     status = "NVMeNamespaceStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "One volume: an NVMe namespace in a subsystem of its own, on one drive of a Target.",
+    doc = "One volume: an NVMe namespace in a subsystem of its own, on one drive of a Target; or a namespace of a foreign appliance.",
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.target"),
     printcolumn(
         name = "Node",
@@ -64,12 +66,31 @@ use crate::transport::{Fallback, Need, TransportChoice, Workload};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)",
-    "message": "target cannot be changed: a volume stays where it was placed"
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)",
+        "message": "target cannot be changed: a volume stays where it was placed"
+    },
+    {
+        "rule": "has(self.size) || has(self.external)",
+        "message": "size is needed, such as 10Gi"
+    },
+    {
+        "rule": "!(has(self.size) && has(self.external))",
+        "message": "the size of an appliance's namespace is the appliance's: leave size out, and grow the namespace there"
+    },
+    {
+        "rule": "!has(self.external) || has(self.target)",
+        "message": "external names a namespace of an appliance: target says of which one"
+    },
+    {
+        "rule": "has(self.external) == has(oldSelf.external)",
+        "message": "external cannot be changed: create another NVMeNamespace"
+    }
+]))]
 pub struct NVMeNamespaceSpec {
-    /// Size, such as 10Gi; rounded up to a whole MiB. May grow, never shrink.
+    /// Size, such as 10Gi; rounded up to a whole MiB. May grow, never shrink. Left out where `external` is given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = [
         {
             "rule": "isQuantity(self) && quantity(self).isInteger() && quantity(self).isGreaterThan(quantity('0'))",
@@ -91,6 +112,10 @@ pub struct NVMeNamespaceSpec {
         }])
     )]
     pub block_size: u32,
+    /// The namespace of the external Target `target` that this volume is; without it a new one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ExternalNamespace")]
+    pub external: Option<ExternalNamespace>,
     /// The Target to live on; without it, the one with the most room. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 253))]
@@ -137,13 +162,20 @@ fn default_block_size() -> u32 {
 }
 
 /// What is true of a volume. `target`, `drive`, `node`, `nqn`, `nsid` and `uuid` are written once, together, before any
-/// of it exists on a node, and never change.
+/// of it exists on a node, and never change. A namespace of an appliance has no `drive` and no `node`; its names are those
+/// that the appliance showed when it was first seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(oldSelf.uuid) || (has(self.uuid) && self.uuid == oldSelf.uuid && has(self.target) && has(oldSelf.target) && self.target == oldSelf.target && has(self.drive) && has(oldSelf.drive) && self.drive == oldSelf.drive && has(self.node) && has(oldSelf.node) && self.node == oldSelf.node)",
-    "message": "a placed volume does not move: uuid, target, drive and node stay as they are"
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(oldSelf.drive) || (has(self.uuid) && has(oldSelf.uuid) && self.uuid == oldSelf.uuid && has(self.target) && has(oldSelf.target) && self.target == oldSelf.target && has(self.drive) && self.drive == oldSelf.drive && has(self.node) && has(oldSelf.node) && self.node == oldSelf.node)",
+        "message": "a placed volume does not move: uuid, target, drive and node stay as they are"
+    },
+    {
+        "rule": "has(oldSelf.drive) || !has(oldSelf.nqn) || (has(self.nqn) && self.nqn == oldSelf.nqn && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.nsid) == has(oldSelf.nsid) && (!has(self.nsid) || self.nsid == oldSelf.nsid) && has(self.uuid) == has(oldSelf.uuid) && (!has(self.uuid) || self.uuid == oldSelf.uuid) && has(self.nguid) == has(oldSelf.nguid) && (!has(self.nguid) || self.nguid == oldSelf.nguid) && !has(self.drive) && !has(self.node))",
+        "message": "what a volume was bound to on an appliance stays as it is: target, nqn, nsid, uuid and nguid"
+    }
+]))]
 pub struct NVMeNamespaceStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,10 +209,21 @@ pub struct NVMeNamespaceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36))]
     pub uuid: Option<String>,
+    /// NGUID of an appliance's namespace, 32 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 32))]
+    pub nguid: Option<String>,
+    /// Bytes of a block of an appliance's namespace.
+    #[serde(skip_serializing_if = "crate::portal::is_zero")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub block_size: u32,
     /// The size that was granted, in bytes: there is room for it on the drive. Written before the node is asked for it.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(schema_with = "crate::schema::bytes")]
     pub size_bytes: u64,
+    /// The size for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub size: String,
     /// The size that the node made, in bytes: what a host sees.
     #[schemars(schema_with = "crate::schema::bytes")]
     pub capacity_bytes: u64,

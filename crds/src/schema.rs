@@ -12,6 +12,11 @@ pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 65535})
 }
 
+/// A transport in NVMe's words.
+pub(crate) fn wire_transport(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 8, "enum": ["tcp", "rdma"]})
+}
+
 /// An RDMA MTU in bytes; the active MTU of a port is a power of two.
 pub(crate) fn rdma_mtu(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 256, "maximum": 4096})

@@ -1,13 +1,14 @@
-//! Target: the drives of one node that carry volumes.
+//! Target: the drives of one node that carry volumes, or a foreign appliance.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::PortalStatus;
+use crate::{ExternalSource, ExternalSubsystemStatus, PortalStatus};
 
-/// A source of capacity: drives of one node. Each drive carries a pool of its own.
+/// A source of capacity: drives of one node, each of which carries a pool of its own; or a foreign NVMe-oF appliance, whose
+/// namespaces are used as they are.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "roadstead.io",
@@ -20,7 +21,7 @@ use crate::PortalStatus;
     status = "TargetStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "A source of capacity: drives of one node, each with a pool of its own that carries volumes.",
+    doc = "A source of capacity: drives of one node, each with a pool of its own that carries volumes, or a foreign NVMe-oF appliance.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -57,8 +58,23 @@ use crate::PortalStatus;
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.node) != has(self.external)",
+        "message": "a Target is either the drives of a node (node and drives) or a foreign appliance (external)"
+    },
+    {
+        "rule": "!has(self.drives) || has(self.node)",
+        "message": "an external Target has no drives: its namespaces are the appliance's"
+    },
+    {
+        "rule": "has(self.external) == has(oldSelf.external)",
+        "message": "a Target with drives does not become an appliance, nor the reverse: create another Target"
+    }
+]))]
 pub struct TargetSpec {
     /// Name of the Kubernetes node that has the drives. Cannot be changed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(
         length(min = 1, max = 253),
         extend("x-kubernetes-validations" = [{
@@ -68,11 +84,16 @@ pub struct TargetSpec {
     )]
     pub node: String,
     /// The drives, by a name that stays the same. A drive that is taken out of the list is closed; its data is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 128),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub drives: Vec<DriveSpec>,
+    /// A foreign NVMe-oF appliance instead. Nothing is made, grown or deleted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ExternalSource")]
+    pub external: Option<ExternalSource>,
 }
 
 /// One drive and how to find it: exactly one of `path`, `serial`, `model`, `file` and `memory`.
@@ -220,6 +241,10 @@ pub struct TargetStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub drives: Vec<DriveStatus>,
+    /// What an external Target has: subsystems and their namespaces, as the nodes see them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["nqn"]))]
+    pub subsystems: Vec<ExternalSubsystemStatus>,
     /// Room for volumes on the drives that are online, in bytes.
     #[schemars(schema_with = "crate::schema::bytes")]
     pub capacity_bytes: u64,

@@ -247,3 +247,150 @@ fn the_default_policy_has_every_row_and_every_workload() {
     let workloads: Vec<Workload> = spec.workloads.iter().map(|row| row.workload).collect();
     assert_eq!(workloads, Workload::ALL);
 }
+
+fn appliance(external: Value) -> Value {
+    json!({"metadata": {"name": "t"}, "spec": {"external": external}})
+}
+
+#[test]
+fn what_an_appliance_may_be() {
+    let nqn = "nqn.2014-08.com.example:array";
+    let portal = json!([{"address": "192.0.2.1", "port": 4420, "transport": "tcp"}]);
+    let accepted = [
+        json!({"discovery": portal}),
+        json!({"discovery": portal, "nqn": nqn}),
+        json!({"nqn": nqn, "portals": [{"address": "2001:db8::1", "port": 4420, "transport": "rdma"}]}),
+        json!({"nqn": nqn, "portals": portal, "secretRef": {"name": "s"}}),
+    ];
+    for external in accepted {
+        let verdict = judge::<Target>(&appliance(external.clone()), None);
+        assert_eq!(verdict, "", "{external}");
+    }
+    let refused = [
+        (json!({"nqn": nqn}), "exactly one of discovery"),
+        (
+            json!({"nqn": nqn, "portals": portal, "discovery": portal}),
+            "exactly one of discovery",
+        ),
+        (json!({"portals": portal}), "give its nqn"),
+        (
+            json!({"nqn": "iqn.2014-08.com.example:array", "portals": portal}),
+            "name of an NVM subsystem",
+        ),
+        (
+            json!({"nqn": "nqn.2014-08.org.nvmexpress.discovery", "portals": portal}),
+            "name of an NVM subsystem",
+        ),
+        (
+            json!({"discovery": [{"address": "array.example", "port": 4420, "transport": "tcp"}]}),
+            "is an IP address",
+        ),
+    ];
+    for (external, words) in refused {
+        let verdict = judge::<Target>(&appliance(external.clone()), None);
+        assert!(verdict.contains(words), "{external}: {verdict}");
+    }
+    let mut both = appliance(json!({"discovery": portal}));
+    both["spec"]["node"] = "n".into();
+    assert!(judge::<Target>(&both, None).contains("either the drives"));
+    let neither = json!({"metadata": {"name": "t"}, "spec": {}});
+    assert!(judge::<Target>(&neither, None).contains("either the drives"));
+    let mut drives = appliance(json!({"discovery": portal}));
+    drives["spec"]["drives"] = json!([{"name": "a", "serial": "S"}]);
+    assert!(judge::<Target>(&drives, None).contains("has no drives"));
+
+    let old = appliance(json!({"nqn": nqn, "portals": portal}));
+    let other = appliance(json!({"nqn": format!("{nqn}2"), "portals": portal}));
+    assert!(judge::<Target>(&other, Some(&old)).contains("stays with its subsystem"));
+    let more = json!([portal[0], {"address": "192.0.2.2", "port": 4420, "transport": "tcp"}]);
+    let more = appliance(json!({"nqn": nqn, "portals": more}));
+    assert_eq!(judge::<Target>(&more, Some(&old)), "");
+    let verdict = judge::<Target>(&target(json!([])), Some(&old));
+    assert!(verdict.contains("nor the reverse"), "{verdict}");
+}
+
+#[test]
+fn what_a_namespace_of_an_appliance_may_be() {
+    let uuid = "6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f31";
+    let with =
+        |external: Value| volume(json!({"blockSize": 4096, "target": "t", "external": external}));
+    let nguid = "6f1c2b4e8a554f0e9a570d6e2d6f4f31";
+    for external in [
+        json!({"uuid": uuid}),
+        json!({"nguid": nguid}),
+        json!({"nguid": uuid}),
+        json!({"nsid": 3, "nqn": "nqn.2014-08.com.example:array"}),
+    ] {
+        let verdict = judge::<NVMeNamespace>(&with(external.clone()), None);
+        assert_eq!(verdict, "", "{external}");
+    }
+    for (external, words) in [
+        (json!({}), "exactly one of uuid"),
+        (json!({"uuid": uuid, "nsid": 1}), "exactly one of uuid"),
+        (json!({"uuid": nguid}), "uuid is such as"),
+        (json!({"nguid": "6f1c"}), "32 hexadecimal digits"),
+    ] {
+        let verdict = judge::<NVMeNamespace>(&with(external.clone()), None);
+        assert!(verdict.contains(words), "{external}: {verdict}");
+    }
+    let old = with(json!({"nsid": 1}));
+    let rows = [
+        (json!({"blockSize": 4096, "target": "t"}), "size is needed"),
+        (
+            json!({"blockSize": 4096, "external": {"nsid": 1}}),
+            "target says of which one",
+        ),
+        (
+            json!({"size": "1Gi", "blockSize": 4096, "target": "t", "external": {"nsid": 1}}),
+            "the size of an appliance's namespace is the appliance's",
+        ),
+        (
+            json!({"blockSize": 4096, "target": "t", "external": {"nsid": 2}}),
+            "external cannot be changed",
+        ),
+    ];
+    for (spec, words) in rows {
+        let verdict = judge::<NVMeNamespace>(&volume(spec.clone()), Some(&old));
+        assert!(verdict.contains(words), "{spec}: {verdict}");
+    }
+}
+
+#[test]
+fn what_was_bound_stays_bound() {
+    let with = |status: Value| {
+        let mut volume = volume(json!({"blockSize": 4096, "target": "t", "external": {"nsid": 1}}));
+        volume["status"] = status;
+        volume
+    };
+    let nguid = "6f1c2b4e8a554f0e9a570d6e2d6f4f31";
+    let bound = json!({"target": "t", "nqn": "q", "nsid": 1, "uuid": "u", "nguid": nguid, "capacityBytes": 1});
+    let unbound = json!({"capacityBytes": 0});
+    assert_eq!(
+        judge::<NVMeNamespace>(&with(bound.clone()), Some(&with(unbound))),
+        ""
+    );
+    let mut grown = bound.clone();
+    grown["capacityBytes"] = 2.into();
+    assert_eq!(
+        judge::<NVMeNamespace>(&with(grown), Some(&with(bound.clone()))),
+        ""
+    );
+    for (field, value) in [
+        ("target", json!("x")),
+        ("nqn", json!("x")),
+        ("nsid", json!(2)),
+        ("uuid", json!("x")),
+        ("nguid", json!("x")),
+        ("node", json!("x")),
+        ("drive", json!("x")),
+        ("uuid", Value::Null),
+    ] {
+        let mut other = bound.clone();
+        match value.is_null() {
+            true => drop(other.as_object_mut().expect("a map").remove(field)),
+            false => other[field] = value,
+        }
+        let verdict = judge::<NVMeNamespace>(&with(other), Some(&with(bound.clone())));
+        assert!(verdict.contains("was bound to"), "{field}: {verdict}");
+    }
+}

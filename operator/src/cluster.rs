@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher;
@@ -12,9 +13,10 @@ use kube::{Api, Client};
 use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, TransportPolicy};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::cache::{Cache, watch};
-use crate::snapshot::{Dataplane, NodeInfo, Snapshot};
+use crate::snapshot::{CREDENTIALS_TYPE, Credentials, Dataplane, HostIdentity, NodeInfo, Snapshot};
 
 /// Pods with this label are dataplanes.
 const DATAPLANE_LABEL: &str = "app.kubernetes.io/component=node";
@@ -35,6 +37,7 @@ pub struct Cluster {
     pub hosts: Cache<NVMeHost>,
     /// Transport policies.
     pub policies: Cache<TransportPolicy>,
+    credentials: Cache<Credentials>,
     nodes: Cache<NodeInfo>,
     pods: Cache<Option<DataplanePod>>,
 }
@@ -65,6 +68,7 @@ impl Cluster {
             attachments: Cache::new(wake.clone()),
             hosts: Cache::new(wake.clone()),
             policies: Cache::new(wake.clone()),
+            credentials: Cache::new(wake.clone()),
             nodes: Cache::new(wake.clone()),
             pods: Cache::new(wake.clone()),
         };
@@ -100,6 +104,12 @@ impl Cluster {
             TransportPolicy::clone,
         ));
         tasks.spawn(watch(
+            cluster.credentials.clone(),
+            Api::namespaced(client.clone(), own_namespace),
+            all().fields(&format!("type={CREDENTIALS_TYPE}")),
+            credentials,
+        ));
+        tasks.spawn(watch(
             cluster.nodes.clone(),
             Api::all(client.clone()),
             all(),
@@ -121,6 +131,7 @@ impl Cluster {
             && self.attachments.is_listed()
             && self.hosts.is_listed()
             && self.policies.is_listed()
+            && self.credentials.is_listed()
             && self.nodes.is_listed()
             && self.pods.is_listed()
     }
@@ -163,6 +174,7 @@ impl Cluster {
             attachments: self.attachments.all(),
             hosts: self.hosts.all(),
             policies: self.policies.all(),
+            credentials: self.credentials.all(),
             nodes: nodes
                 .into_iter()
                 .map(|(name, node)| (name, (*node).clone()))
@@ -171,6 +183,45 @@ impl Cluster {
         }
     }
 }
+
+/// What matters of a Secret with credentials.
+fn credentials(secret: &Secret) -> Credentials {
+    let data = secret.data.as_ref();
+    let value = |key: &str| -> Option<&ByteString> { data?.get(key) };
+    let text = |key: &str| {
+        let bytes = value(key).ok_or_else(|| format!("it has no {key}"))?;
+        let text = std::str::from_utf8(&bytes.0).map_err(|_| format!("{key} is no text"))?;
+        Ok::<_, String>(text.trim().to_owned())
+    };
+    let host = || {
+        if let Some(key) = [DHCHAP_KEY, DHCHAP_CTRL_KEY]
+            .iter()
+            .find(|k| value(k).is_some())
+        {
+            return Err(format!(
+                "it has {key}, but Roadstead's initiator, which looks at appliances, does not speak DH-HMAC-CHAP yet: let \
+                 the host in by its NQN alone"
+            ));
+        }
+        let (nqn, id) = (text(HOST_NQN)?, text(HOST_ID)?);
+        if !nqn.starts_with("nqn.") || nqn.len() > NQN_LENGTH_MAX || nqn.contains(',') {
+            return Err(format!("{HOST_NQN} is no NQN"));
+        }
+        let id = Uuid::try_parse(&id).map_err(|_| format!("{HOST_ID} is no UUID"))?;
+        let id = id.to_string();
+        Ok(HostIdentity { nqn, id })
+    };
+    Credentials { host: host() }
+}
+
+/// Keys of such a Secret.
+const HOST_NQN: &str = "hostNqn";
+const HOST_ID: &str = "hostId";
+const DHCHAP_KEY: &str = "dhchapKey";
+const DHCHAP_CTRL_KEY: &str = "dhchapCtrlKey";
+
+/// Longest NQN in bytes.
+const NQN_LENGTH_MAX: usize = 223;
 
 /// What matters of a node.
 fn node_info(node: &Node) -> NodeInfo {
@@ -216,4 +267,41 @@ fn dataplane_pod(pod: &Pod) -> Option<DataplanePod> {
         uid: pod.metadata.uid.clone()?,
         created: pod.metadata.creation_timestamp.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_host_or_says_what_is_wrong() {
+        let secret = |pairs: &[(&str, &str)]| {
+            let data = pairs.iter();
+            let data = data.map(|(k, v)| ((*k).into(), ByteString(v.as_bytes().to_vec())));
+            credentials(&Secret {
+                data: Some(data.collect()),
+                ..Secret::default()
+            })
+        };
+        let nqn = ("hostNqn", "nqn.2014-08.com.example:h\n");
+        let id = ("hostId", "6F1C2B4E-8a55-4f0e-9a57-0d6e2d6f4f31");
+        let good = secret(&[nqn, id]).host.unwrap();
+        assert_eq!(good.nqn, "nqn.2014-08.com.example:h");
+        assert_eq!(good.id, "6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f31");
+        assert_eq!(format!("{good:?}"), "HostIdentity");
+        let key = "DHHC-1:00:c2VjcmV0:";
+        for (pairs, words) in [
+            (vec![nqn], "it has no hostId"),
+            (vec![id], "it has no hostNqn"),
+            (vec![nqn, ("hostId", "x")], "hostId is no UUID"),
+            (vec![("hostNqn", "nqn.a,b"), id], "hostNqn is no NQN"),
+            (
+                vec![nqn, id, ("dhchapKey", key)],
+                "does not speak DH-HMAC-CHAP",
+            ),
+        ] {
+            let why = secret(&pairs).host.unwrap_err();
+            assert!(why.contains(words) && !why.contains(key), "{why}");
+        }
+    }
 }

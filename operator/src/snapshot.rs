@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub hosts: BTreeMap<String, Arc<NVMeHost>>,
     /// Transport policies by name.
     pub policies: BTreeMap<String, Arc<TransportPolicy>>,
+    /// Credentials for appliances, by the name of their Secret.
+    pub credentials: BTreeMap<String, Arc<Credentials>>,
     /// Kubernetes nodes by name.
     pub nodes: BTreeMap<String, NodeInfo>,
     /// Dataplanes by node name: those that have a pod, and what is known of them.
@@ -38,6 +40,32 @@ impl Snapshot {
     /// The report of a node that is connected now.
     pub fn live_report(&self, node: &str) -> Option<&NodeReport> {
         self.dataplanes.get(node)?.live_report()
+    }
+}
+
+/// The type of Secrets with credentials for appliances: no other Secret is read.
+pub const CREDENTIALS_TYPE: &str = "roadstead.io/external";
+
+/// Whom the nodes are to an appliance, from a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The host; or a sentence, without anything secret, that says what is wrong with the Secret.
+    pub host: Result<HostIdentity, String>,
+}
+
+/// A host that nodes are instead of themselves.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// Host NQN.
+    pub nqn: String,
+    /// Host identifier, a UUID.
+    pub id: String,
+}
+
+/// It came from a Secret: it is not for logs.
+impl std::fmt::Debug for HostIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HostIdentity")
     }
 }
 

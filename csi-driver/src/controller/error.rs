@@ -16,6 +16,17 @@ pub enum ControllerError {
     /// Parameter `target` names no Target.
     #[error("parameter target is '{0}', but there is no such Target")]
     NoSuchTarget(String),
+    /// Parameter `target` names an appliance.
+    #[error(
+        "parameter target is '{0}', a foreign appliance, where Roadstead makes no volumes: make the namespace there, and an \
+         NVMeNamespace with spec.external and a PersistentVolume for it"
+    )]
+    TargetIsAppliance(String),
+    /// The volume is an appliance's namespace.
+    #[error(
+        "volume {0} is a namespace of a foreign appliance, which Roadstead does not grow: grow it there"
+    )]
+    NotOurs(String),
     /// No such volume.
     #[error("volume {0} does not exist")]
     VolumeNotFound(String),
@@ -123,7 +134,9 @@ impl ControllerError {
     pub fn code(&self) -> Code {
         match self {
             Self::Request(error) => error.code(),
-            Self::NoSuchTarget(_) => Code::InvalidArgument,
+            Self::NoSuchTarget(_) | Self::TargetIsAppliance(_) | Self::NotOurs(_) => {
+                Code::InvalidArgument
+            }
             Self::VolumeNotFound(_) | Self::NodeNotFound(_) => Code::NotFound,
             Self::Incompatible { .. } | Self::AttachedOtherwise { .. } => Code::AlreadyExists,
             Self::AttachedElsewhere { .. } | Self::StillAttached { .. } => Code::FailedPrecondition,
@@ -158,6 +171,8 @@ mod tests {
                 Code::InvalidArgument,
             ),
             (E::NoSuchTarget(s()), Code::InvalidArgument),
+            (E::TargetIsAppliance(s()), Code::InvalidArgument),
+            (E::NotOurs(s()), Code::InvalidArgument),
             (E::VolumeNotFound(s()), Code::NotFound),
             (E::NodeNotFound(s()), Code::NotFound),
             (

@@ -92,6 +92,7 @@ pub(super) fn new_namespace(
         volume,
         NVMeNamespaceSpec {
             size: quantity::exact(size_bytes),
+            external: None,
             block_size: parameters.block_size.unwrap_or(BLOCK_SIZE_DEFAULT),
             target: parameters.target.clone(),
             allowed_nodes: None,
@@ -132,8 +133,17 @@ pub(super) fn is_ours(meta: &ObjectMeta) -> bool {
         .is_some_and(|by| by == DRIVER_NAME)
 }
 
-/// The size that a volume's spec asks for, in bytes, as the operator rounds it; 0 if it cannot be read.
+/// The volume is a namespace of a foreign appliance.
+pub(super) fn is_external(namespace: &NVMeNamespace) -> bool {
+    namespace.spec.external.is_some()
+}
+
+/// The size that a volume's spec asks for, in bytes, as the operator rounds it, or that the appliance has; 0 if it cannot
+/// be read.
 pub(super) fn spec_size_bytes(namespace: &NVMeNamespace) -> u64 {
+    if is_external(namespace) {
+        return namespace.status.as_ref().map_or(0, |s| s.capacity_bytes);
+    }
     quantity::parse_bytes(&namespace.spec.size)
         .unwrap_or(0)
         .div_ceil(MIB)
@@ -157,6 +167,9 @@ pub(super) fn check_compatible(
             difference,
         })
     };
+    if is_external(existing) {
+        return differs("it is a namespace of a foreign appliance".to_owned());
+    }
     if !capacity.accepts(spec_size_bytes(existing)) {
         return differs(format!("its size is {}", spec.size));
     }
@@ -218,7 +231,13 @@ pub(super) fn publish_context(
     let volume = || format!("volume {}", attachment.spec.namespace);
     let status = namespace.status.as_ref();
     let nqn = status.and_then(|s| s.nqn.clone());
+    let external = is_external(namespace);
     let uuid = status.and_then(|s| s.uuid.clone());
+    let nguid = status.and_then(|s| s.nguid.clone());
+    let nguid = nguid.filter(|_| external && uuid.is_none());
+    let nsid = status.and_then(|s| s.nsid);
+    let nsid = nsid.filter(|_| external && uuid.is_none() && nguid.is_none());
+    let is_named = nguid.is_some() || nsid.is_some();
     let paths: Vec<PathSpec> = attachment
         .status
         .iter()
@@ -239,7 +258,17 @@ pub(super) fn publish_context(
     }
     Ok(PublishContext {
         nqn: nqn.ok_or_else(|| lacks(volume(), "nqn"))?,
-        uuid: uuid.ok_or_else(|| lacks(volume(), "uuid"))?,
+        uuid: match (uuid, is_named) {
+            (Some(uuid), _) => uuid,
+            (None, true) => String::new(),
+            (None, false) => return Err(lacks(volume(), "uuid")),
+        },
+        nguid: nguid.unwrap_or_default(),
+        nsid: nsid.unwrap_or_default(),
+        external: match external {
+            true => namespace.spec.target.clone().unwrap_or_default(),
+            false => String::new(),
+        },
         read_only: attachment.spec.read_only,
         paths,
         method: method.unwrap_or_default(),

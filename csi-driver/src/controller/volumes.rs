@@ -57,11 +57,13 @@ impl Controller {
         }
         if let Some(target) = &parameters.target {
             let found = self.targets.get_opt(target).await;
-            if found
-                .map_err(ControllerError::api("get the Target"))?
-                .is_none()
-            {
-                return Err(ControllerError::NoSuchTarget(target.clone()));
+            let found = found.map_err(ControllerError::api("get the Target"))?;
+            match found {
+                None => return Err(ControllerError::NoSuchTarget(target.clone())),
+                Some(found) if found.spec.external.is_some() => {
+                    return Err(ControllerError::TargetIsAppliance(target.clone()));
+                }
+                Some(_) => {}
             }
         }
         let needs = self.transport_needs(parameters).await?;
@@ -191,7 +193,14 @@ impl Controller {
         let _guard = self.begin(&volume, volume.clone())?;
         let object = self.existing_namespace(&volume).await?;
         let now_bytes = objects::spec_size_bytes(&object);
-        let size_bytes = capacity.size_bytes.max(now_bytes);
+        if objects::is_external(&object) && !capacity.accepts(now_bytes) {
+            return Err(ControllerError::NotOurs(volume));
+        }
+        let size_bytes = match objects::is_external(&object) {
+            // It was grown there, and the claim follows.
+            true => now_bytes,
+            false => capacity.size_bytes.max(now_bytes),
+        };
         if !capacity.accepts(size_bytes) {
             return Err(ControllerError::NoRoomToGrow {
                 volume,

@@ -12,6 +12,9 @@ const UUID: &str = "uuid";
 const READ_ONLY: &str = "readOnly";
 const PATHS: &str = "paths";
 const METHOD: &str = "method";
+const NGUID: &str = "nguid";
+const NSID: &str = "nsid";
+const EXTERNAL: &str = "external";
 
 /// One path to a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +63,14 @@ impl PathSpec {
 pub struct PublishContext {
     /// NQN of the volume's subsystem.
     pub nqn: String,
-    /// UUID of the volume.
+    /// UUID of the volume; empty for an appliance's namespace that has none.
     pub uuid: String,
+    /// NGUID of an appliance's namespace that has no UUID.
+    pub nguid: String,
+    /// Identifier of an appliance's namespace that has neither; else 0.
+    pub nsid: u32,
+    /// The Target, if that is an appliance.
+    pub external: String,
     /// The node must not write.
     pub read_only: bool,
     /// At least one, the best first.
@@ -76,13 +85,25 @@ impl PublishContext {
     /// # Errors
     /// Never in practice: the paths are plain data.
     pub fn to_map(&self) -> Result<BTreeMap<String, String>, serde_json::Error> {
-        Ok(BTreeMap::from([
+        let mut map = BTreeMap::from([
             (NQN.to_owned(), self.nqn.clone()),
-            (UUID.to_owned(), self.uuid.clone()),
             (READ_ONLY.to_owned(), self.read_only.to_string()),
             (PATHS.to_owned(), serde_json::to_string(&self.paths)?),
             (METHOD.to_owned(), self.method.clone()),
-        ]))
+        ]);
+        let nsid = match self.nsid {
+            0 => String::new(),
+            nsid => nsid.to_string(),
+        };
+        let names = [
+            (UUID, &self.uuid),
+            (NGUID, &self.nguid),
+            (NSID, &nsid),
+            (EXTERNAL, &self.external),
+        ];
+        let given = names.into_iter().filter(|(_, value)| !value.is_empty());
+        map.extend(given.map(|(key, value)| (key.to_owned(), value.clone())));
+        Ok(map)
     }
 
     /// From the map that Kubernetes kept. Keys that a newer controller added are ignored.
@@ -105,9 +126,23 @@ impl PublishContext {
         let read_only = read_only.parse().map_err(|_| {
             RequestError::Context(format!("'{READ_ONLY}' is '{read_only}', not true or false"))
         })?;
+        let given = |key: &str| map.get(key).cloned().unwrap_or_default();
+        let nsid = match given(NSID) {
+            none if none.is_empty() => 0,
+            text => text.parse().map_err(|_| {
+                RequestError::Context(format!("'{NSID}' is '{text}', not an identifier"))
+            })?,
+        };
+        let nguid = given(NGUID);
         Ok(Self {
             nqn: get(NQN)?.clone(),
-            uuid: get(UUID)?.clone(),
+            uuid: match nguid.is_empty() && nsid == 0 {
+                true => get(UUID)?.clone(),
+                false => String::new(),
+            },
+            nguid,
+            nsid,
+            external: given(EXTERNAL),
             read_only,
             paths,
             // Controllers before the policy wrote none.
@@ -132,6 +167,9 @@ mod tests {
         PublishContext {
             nqn: "nqn.2026-11.io.roadstead:u".into(),
             uuid: "u".into(),
+            nguid: String::new(),
+            nsid: 0,
+            external: String::new(),
             read_only: false,
             paths: vec![PathSpec {
                 transport: "tcp".into(),
@@ -152,6 +190,24 @@ mod tests {
         );
         assert_eq!(PublishContext::from_map(&map), Ok(example()));
         assert_eq!(example().portals().unwrap()[0].port, 4420);
+    }
+
+    #[test]
+    fn a_namespace_of_an_appliance_has_one_name() {
+        let external = |nguid: &str, nsid| PublishContext {
+            uuid: String::new(),
+            nguid: nguid.into(),
+            nsid,
+            external: "array".into(),
+            ..example()
+        };
+        for context in [external("08", 0), external("", 3)] {
+            let map = context.to_map().unwrap();
+            assert!(!map.contains_key("uuid") && map["external"] == "array");
+            assert_eq!(PublishContext::from_map(&map), Ok(context));
+        }
+        let map = external("", 0).to_map().unwrap();
+        assert!(PublishContext::from_map(&map).is_err(), "no name at all");
     }
 
     #[test]

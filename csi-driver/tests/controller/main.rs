@@ -5,6 +5,7 @@
 
 mod attachments;
 mod bench;
+mod external;
 mod fake_api;
 mod queries;
 mod volumes;

@@ -34,6 +34,31 @@ pub struct NodeState {
     /// does not have is ignored, one that is not mentioned keeps the paths it was attached with.
     #[prost(message, repeated, tag = "8")]
     pub attachments: ::prost::alloc::vec::Vec<AttachmentPaths>,
+    /// Foreign appliances to look at, from time to time; nothing there is changed. Whom this node is to them is said here
+    /// for attachments, too.
+    #[prost(message, repeated, tag = "20")]
+    pub externals: ::prost::alloc::vec::Vec<External>,
+}
+/// An NVMe-oF appliance that is not ours: found by discovery, or a subsystem at known portals.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct External {
+    /// The Target's name: unique on the node.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Discovery services. What they tell is looked at, or of it only the subsystem `nqn` if that is given.
+    #[prost(message, repeated, tag = "2")]
+    pub discovery: ::prost::alloc::vec::Vec<Portal>,
+    #[prost(string, tag = "3")]
+    pub nqn: ::prost::alloc::string::String,
+    /// Portals of the subsystem `nqn`, where there is no discovery.
+    #[prost(message, repeated, tag = "4")]
+    pub portals: ::prost::alloc::vec::Vec<Portal>,
+    /// The host to be there instead of this node's own; both or none.
+    #[prost(string, tag = "5")]
+    pub host_nqn: ::prost::alloc::string::String,
+    /// UUID
+    #[prost(string, tag = "6")]
+    pub host_id: ::prost::alloc::string::String,
 }
 /// The paths an attachment should have.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -184,6 +209,64 @@ pub struct NodeReport {
     pub attachments: ::prost::alloc::vec::Vec<AttachmentReport>,
     #[prost(message, repeated, tag = "7")]
     pub subsystems: ::prost::alloc::vec::Vec<SubsystemReport>,
+    /// What was seen of every appliance of the state.
+    #[prost(message, repeated, tag = "20")]
+    pub externals: ::prost::alloc::vec::Vec<ExternalReport>,
+}
+/// An appliance as this node saw it last.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExternalReport {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// It was looked at since it is in the state as it is; nothing else is said before.
+    #[prost(bool, tag = "2")]
+    pub looked: bool,
+    /// Why no subsystem could be looked for: no discovery service answers. Empty if one did.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub subsystems: ::prost::alloc::vec::Vec<ExternalSubsystem>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExternalSubsystem {
+    #[prost(string, tag = "1")]
+    pub nqn: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub portals: ::prost::alloc::vec::Vec<ExternalPortal>,
+    /// By one of the portals that were reached.
+    #[prost(message, repeated, tag = "3")]
+    pub namespaces: ::prost::alloc::vec::Vec<ExternalNamespace>,
+    /// It has more namespaces than are looked at.
+    #[prost(bool, tag = "4")]
+    pub is_cut_off: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExternalPortal {
+    #[prost(message, optional, tag = "1")]
+    pub portal: ::core::option::Option<Portal>,
+    #[prost(enumeration = "PortalReach", tag = "2")]
+    pub reach: i32,
+    /// why not
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalNamespace {
+    #[prost(uint32, tag = "1")]
+    pub nsid: u32,
+    /// empty: it has none
+    #[prost(string, tag = "2")]
+    pub uuid: ::prost::alloc::string::String,
+    /// 32 hexadecimal digits; empty: it has none
+    #[prost(string, tag = "3")]
+    pub nguid: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub size_bytes: u64,
+    #[prost(uint32, tag = "5")]
+    pub block_size: u32,
+    /// Why it cannot be attached; empty if it can.
+    #[prost(string, tag = "6")]
+    pub message: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HostReport {
@@ -417,7 +500,7 @@ pub struct AttachRequest {
     pub id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub subsystem_nqn: ::prost::alloc::string::String,
-    /// UUID of the namespace: the device is refused if the target shows another one
+    /// Which namespace: exactly one of `volume_uuid`, `nguid` and `nsid`. The device is refused if the target shows another.
     #[prost(string, tag = "3")]
     pub volume_uuid: ::prost::alloc::string::String,
     /// best first
@@ -431,6 +514,15 @@ pub struct AttachRequest {
     /// Seconds that I/O waits for a lost connection before it fails; 0: the daemon's default (600).
     #[prost(uint32, tag = "7")]
     pub ctrl_loss_timeout_s: u32,
+    /// 32 hexadecimal digits
+    #[prost(string, tag = "20")]
+    pub nguid: ::prost::alloc::string::String,
+    /// Of a namespace that has neither a UUID nor an NGUID: one that has is another namespace than the one that is meant.
+    #[prost(uint32, tag = "21")]
+    pub nsid: u32,
+    /// Name of the appliance of the node's state that it is on: says whom this node is there. Empty: this node itself.
+    #[prost(string, tag = "22")]
+    pub external: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {
@@ -474,6 +566,11 @@ pub struct AttachmentReport {
     pub paths: ::prost::alloc::vec::Vec<PathReport>,
     #[prost(bool, tag = "8")]
     pub read_only: bool,
+    /// of a namespace that is attached by it
+    #[prost(string, tag = "20")]
+    pub nguid: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "21")]
+    pub nsid: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PathReport {
@@ -640,6 +737,37 @@ impl AnaState {
             "ANA_STATE_INACCESSIBLE" => Some(Self::Inaccessible),
             "ANA_STATE_PERSISTENT_LOSS" => Some(Self::PersistentLoss),
             "ANA_STATE_CHANGE" => Some(Self::Change),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PortalReach {
+    /// not known
+    Unspecified = 0,
+    /// a host of this node is let in there
+    Reached = 1,
+    Failed = 2,
+}
+impl PortalReach {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PORTAL_REACH_UNSPECIFIED",
+            Self::Reached => "PORTAL_REACH_REACHED",
+            Self::Failed => "PORTAL_REACH_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PORTAL_REACH_UNSPECIFIED" => Some(Self::Unspecified),
+            "PORTAL_REACH_REACHED" => Some(Self::Reached),
+            "PORTAL_REACH_FAILED" => Some(Self::Failed),
             _ => None,
         }
     }

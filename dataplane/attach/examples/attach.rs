@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         id: format!("example-{uuid}"),
         subsystem_nqn: nqn.clone(),
         volume_uuid: uuid.parse()?,
+        foreign: None,
         paths: vec![PathSpec::from(Portal::from(address))],
         read_only: false,
         method: Some(method.clone()),

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use uuid::Uuid;
-
 /// One variant for each meaning; the daemon maps them to gRPC codes.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -51,12 +49,12 @@ pub enum AttachError {
         device: PathBuf,
     },
     /// The target shows another namespace than the one asked for, or none.
-    #[error("subsystem {nqn} has no namespace with UUID {wanted}: {found}")]
+    #[error("subsystem {nqn} has no namespace with {wanted}: {found}")]
     WrongNamespace {
         /// The subsystem.
         nqn: String,
-        /// The UUID asked for.
-        wanted: Uuid,
+        /// The name asked for.
+        wanted: String,
         /// What is there instead.
         found: String,
     },

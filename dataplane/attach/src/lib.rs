@@ -7,8 +7,8 @@
 //! ([`fuse`]). A later method implements [`Method`] and is put into the list; no caller changes.
 //!
 //! Guaranteed: every operation is idempotent; one operation at a time per id; a device that is mounted or
-//! held open exclusively is never taken away; a device whose namespace has another UUID than asked for is
-//! never handed out.
+//! held open exclusively is never taken away; a device whose namespace has another name (UUID, NGUID)
+//! than asked for is never handed out.
 //!
 //! Assumed: root, and (for FUSE) /dev/fuse and loop devices.
 //!
@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 mod error;
+mod foreign;
 mod loopdev;
 mod manager;
 mod method;
@@ -31,6 +32,7 @@ pub mod holder;
 pub mod kernel;
 
 pub use error::AttachError;
+pub use foreign::{Foreign, ForeignName};
 pub use manager::{Attachment, Manager};
 pub use method::{Availability, Device, Method, best};
 pub use spec::{

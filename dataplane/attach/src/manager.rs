@@ -277,6 +277,7 @@ impl Manager {
                 });
             }
             spec.method.clone_from(&entry.spec.method);
+            spec.stay_host_of(&entry.spec);
         } else {
             let method = best(&self.methods, spec.method.as_deref(), &spec.paths)?;
             spec.method = Some(method.name().into());

@@ -8,7 +8,7 @@ use roadstead_nvme::{AnaState, Portal, Transport};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::AttachError;
+use crate::{AttachError, Foreign};
 
 /// How long I/O waits for a lost connection when the request does not say.
 pub const CTRL_LOSS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
@@ -86,8 +86,11 @@ pub struct Spec {
     pub id: String,
     /// The subsystem.
     pub subsystem_nqn: String,
-    /// UUID of the namespace in it.
+    /// UUID of the namespace in it; nil where `foreign` names it. [`Self::wanted`] is both.
     pub volume_uuid: Uuid,
+    /// What differs for a namespace of a foreign appliance.
+    #[serde(default)]
+    pub foreign: Option<Foreign>,
     /// Where the subsystem answers, best first.
     pub paths: Vec<PathSpec>,
     /// The device refuses writes.
@@ -119,7 +122,7 @@ impl Spec {
             || !self.subsystem_nqn.bytes().all(is_nqn_byte)
         {
             format!("subsystem_nqn {:?} is not an NQN", self.subsystem_nqn)
-        } else if self.volume_uuid.is_nil() {
+        } else if self.volume_uuid.is_nil() && self.foreign_name().is_none() {
             "volume_uuid is missing".into()
         } else if self.paths.is_empty() || self.paths.len() > PATHS_MAX {
             format!("1 to {PATHS_MAX} paths are needed")
@@ -142,6 +145,8 @@ impl Spec {
             Some("subsystem_nqn")
         } else if self.volume_uuid != other.volume_uuid {
             Some("volume_uuid")
+        } else if self.foreign_name() != other.foreign_name() {
+            Some("name")
         } else if self.read_only != other.read_only {
             Some("read_only")
         } else {
@@ -216,6 +221,7 @@ mod tests {
             id: "pvc-1".into(),
             subsystem_nqn: "nqn.2026-11.io.roadstead:example".into(),
             volume_uuid: Uuid::from_u128(7),
+            foreign: None,
             paths: ["10.0.0.1:4420", "rdma:10.0.0.2:4420"]
                 .map(|text| text.parse::<Portal>().unwrap().into())
                 .into(),

@@ -55,6 +55,7 @@ impl Bench {
             id: format!("test-{id}-{}", std::process::id()),
             subsystem_nqn: NQN.into(),
             volume_uuid: UUID,
+            foreign: None,
             paths: vec![PathSpec::from(Portal::from(target.address))],
             read_only: false,
             method: None,

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use roadstead_attach::{HostIdentity, Manager};
+use roadstead_initiator::Nqn;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::capability::Probe;
 use crate::config::{self, Config};
 use crate::control::{self, Node};
+use crate::external::Looker;
 use crate::hold;
 use crate::http::{self, Answer};
 use crate::identity::{self, Identity};
@@ -111,11 +113,17 @@ impl Parts {
             Mode::Standalone { file, .. } => Some(file.clone()),
             Mode::Cluster => None,
         };
-        let keeper = Keeper::new(directory, to_reconciler.clone(), file, attachments.clone());
+        let looker = Looker::new(roadstead_initiator::Identity {
+            nqn: Nqn::new(&identity.nqn).context("the host NQN")?,
+            id: identity.id,
+        });
+        let (looks, attached) = (looker.clone(), attachments.clone());
+        let keeper = Keeper::new(directory, to_reconciler.clone(), looks, file, attached);
         let reporter = Reporter {
             status,
             server: server.clone(),
             attachments: attachments.clone(),
+            looker: looker.clone(),
             identity,
             probe: Probe::default(),
         };
@@ -123,6 +131,7 @@ impl Parts {
             keeper,
             reporter,
             attachments,
+            looker,
         });
         match &settings.mode {
             Mode::Standalone { config, .. } => node.keeper.apply_file(&config.state)?,

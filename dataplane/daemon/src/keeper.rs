@@ -11,6 +11,7 @@ use roadstead_nvme::Portal;
 use tokio::sync::Mutex;
 
 use crate::desired::{self, Desired, Invalid};
+use crate::external::Looker;
 use crate::reconcile::Event;
 use crate::store::{StateDir, StoreError};
 
@@ -46,6 +47,7 @@ fn listed(invalid: &[Invalid]) -> String {
 pub(crate) struct Keeper {
     directory: Arc<StateDir>,
     events: Sender<Event>,
+    looker: Arc<Looker>,
     /// Set when a file says what to serve.
     file: Option<PathBuf>,
     attachments: Arc<Manager>,
@@ -57,12 +59,14 @@ impl Keeper {
     pub(crate) fn new(
         directory: Arc<StateDir>,
         events: Sender<Event>,
+        looker: Arc<Looker>,
         file: Option<PathBuf>,
         attachments: Arc<Manager>,
     ) -> Self {
         Self {
             directory,
             events,
+            looker,
             file,
             attachments,
             turn: Mutex::new(()),
@@ -98,6 +102,7 @@ impl Keeper {
                 .map(|(id, paths)| (id.clone(), specs(paths)))
                 .collect(),
         );
+        self.looker.follow(&desired.externals);
         self.events
             .send(Event::Desired(desired))
             .map_err(|_| ApplyError::Stopped)

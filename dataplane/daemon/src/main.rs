@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod daemon;
 mod desired;
+mod external;
 mod hold;
 mod http;
 mod identity;

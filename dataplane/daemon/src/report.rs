@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roadstead_api::v1;
-use roadstead_attach::{Attachment, Manager, PathState, PathStatus};
+use roadstead_attach::{Attachment, ForeignName, Manager, PathState, PathStatus};
+use roadstead_initiator::nguid_text;
 use roadstead_nvme::Transport;
 use tokio::sync::watch;
 
 use crate::capability::{Capabilities, Probe};
 use crate::desired;
+use crate::external::Looker;
 use crate::identity::Identity;
 use crate::netdev;
 use crate::serve::{ControllerInfo, IoCounters, Server};
@@ -20,6 +22,7 @@ pub(crate) struct Reporter {
     pub(crate) status: watch::Receiver<Arc<Status>>,
     pub(crate) server: Arc<Server>,
     pub(crate) attachments: Arc<Manager>,
+    pub(crate) looker: Arc<Looker>,
     pub(crate) identity: Identity,
     pub(crate) probe: Probe,
 }
@@ -52,6 +55,7 @@ impl Reporter {
                 .map(attachment)
                 .collect(),
             subsystems: subsystems(&status.subsystems, self.server.controllers()),
+            externals: self.looker.reports(),
         }
     }
 
@@ -156,7 +160,18 @@ pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
     v1::AttachmentReport {
         id: spec.id.clone(),
         subsystem_nqn: spec.subsystem_nqn.clone(),
-        volume_uuid: spec.volume_uuid.to_string(),
+        volume_uuid: match spec.foreign_name() {
+            None => spec.volume_uuid.to_string(),
+            Some(_) => String::new(),
+        },
+        nguid: match spec.foreign_name() {
+            Some(ForeignName::Nguid(nguid)) => nguid_text(&nguid),
+            _ => String::new(),
+        },
+        nsid: match spec.foreign_name() {
+            Some(ForeignName::Nsid(nsid)) => nsid,
+            _ => 0,
+        },
         method: spec.method.clone().unwrap_or_default(),
         device: device
             .as_ref()

@@ -280,13 +280,52 @@ pub(crate) fn namespace_list(data: &[u8]) -> impl Iterator<Item = u32> + '_ {
         .take_while(|nsid| *nsid != 0)
 }
 
-/// The UUID in a list of namespace descriptors.
-pub(crate) fn descriptor_uuid(data: &[u8]) -> Option<Uuid> {
-    let descriptors = NamespaceDescriptor::read_list(data);
-    descriptors.into_iter().find_map(|d| match d {
-        NamespaceDescriptor::Uuid(bytes) => Some(Uuid::from_bytes(bytes)),
-        _ => None,
-    })
+/// The names of a namespace by which it is known everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// UUID.
+    pub uuid: Option<Uuid>,
+    /// NGUID.
+    pub nguid: Option<[u8; 16]>,
+}
+
+impl Names {
+    /// Those in a list of namespace descriptors. A name of zeroes is none.
+    pub(crate) fn parse(data: &[u8]) -> Self {
+        let mut names = Self::default();
+        for descriptor in NamespaceDescriptor::read_list(data) {
+            match descriptor {
+                NamespaceDescriptor::Uuid(bytes) if bytes != [0; 16] => {
+                    names.uuid = Some(Uuid::from_bytes(bytes));
+                }
+                NamespaceDescriptor::Nguid(bytes) if bytes != [0; 16] => {
+                    names.nguid = Some(bytes);
+                }
+                _ => {}
+            }
+        }
+        names
+    }
+}
+
+impl std::fmt::Display for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.uuid, self.nguid) {
+            (Some(uuid), None) => uuid.fmt(f),
+            (None, None) => f.write_str("no UUID"),
+            (uuid, Some(nguid)) => {
+                if let Some(uuid) = uuid {
+                    write!(f, "{uuid}, ")?;
+                }
+                write!(f, "NGUID {}", nguid_text(&nguid))
+            }
+        }
+    }
+}
+
+/// An NGUID as it is written: 32 hexadecimal digits.
+pub fn nguid_text(nguid: &[u8; 16]) -> String {
+    Uuid::from_bytes(*nguid).simple().to_string()
 }
 
 #[cfg(test)]
@@ -341,8 +380,18 @@ mod tests {
         assert_eq!(namespace_list(&page).collect::<Vec<_>>(), [3, 9]);
         let mut list = Vec::new();
         NamespaceDescriptor::Eui64([1; 8]).write(&mut list);
-        assert_eq!(descriptor_uuid(&list), None);
+        NamespaceDescriptor::Uuid([0; 16]).write(&mut list);
+        NamespaceDescriptor::Nguid([0; 16]).write(&mut list);
+        assert_eq!(Names::parse(&list), Names::default());
         NamespaceDescriptor::Uuid([9; 16]).write(&mut list);
-        assert_eq!(descriptor_uuid(&list), Some(Uuid::from_bytes([9; 16])));
+        NamespaceDescriptor::Nguid([8; 16]).write(&mut list);
+        let names = Names::parse(&list);
+        assert_eq!(names.uuid, Some(Uuid::from_bytes([9; 16])));
+        assert_eq!(names.nguid, Some([8; 16]));
+        assert!(
+            names
+                .to_string()
+                .ends_with(&format!(", NGUID {}", "08".repeat(16)))
+        );
     }
 }

@@ -33,8 +33,12 @@ impl Identity {
 pub enum Wanted {
     /// The one with this UUID.
     Uuid(Uuid),
+    /// The one with this NGUID.
+    Nguid([u8; 16]),
     /// The one with this identifier.
     Nsid(u32),
+    /// The one with this identifier, if it has neither a UUID nor an NGUID: one that has is another one than was meant.
+    Unnamed(u32),
     /// The active one with the lowest identifier.
     First,
 }

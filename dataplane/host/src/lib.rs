@@ -23,7 +23,7 @@
 //! quiesced; a flush through one controller covers what was written through all of them; and what the target has
 //! completed it keeps, unless it tells otherwise: of targets that tell nothing, a lost volatile cache is not noticed.
 //!
-//! A [`Discovery`] asks a discovery service what a host may use.
+//! A [`Discovery`] asks a discovery service what a host may use, a [`Listing`] a subsystem for its namespaces.
 //!
 //! Left out: authentication, reservations.
 //!
@@ -41,17 +41,19 @@ mod discovery;
 mod flow;
 mod ghost;
 mod host;
+mod listing;
 mod path;
 mod queue;
 mod request;
 mod setup;
 
 pub use action::{Action, Command, Epoch, PathReport, PathState, Payload};
-pub use admin::Control;
+pub use admin::{Control, Names, nguid_text};
 pub use backoff::BACKOFF_MIN;
 pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};
 pub use discovery::{DISCOVERY_RECORDS_MAX, Discovery, DiscoveryEntry, DiscoveryStep};
 pub use host::Host;
+pub use listing::{LISTED_MAX, Listed, Listing, ListingStep};
 pub use queue::{QUEUE_DEPTH_MAX, Transfer, slot_of};
 pub use request::{Done, IoError, Op, Refused, Request};
 pub use setup::{NamespaceInfo, READY_POLL, SetUpError};

@@ -10,7 +10,7 @@ use roadstead_nvme::{Cqe, Status};
 use uuid::Uuid;
 
 use crate::admin::{
-    Ana, Control, ControllerData, Instance, NamespaceData, descriptor_uuid, namespace_list,
+    Ana, Control, ControllerData, Instance, Names, NamespaceData, namespace_list, nguid_text,
     zeroes_limit,
 };
 use crate::ana::{Access, group_state};
@@ -164,7 +164,7 @@ pub(crate) struct SetUp {
     candidates: Vec<u32>,
     seen: Vec<String>,
     nsid: u32,
-    uuid: Option<Uuid>,
+    names: Names,
     /// Complete but for the ANA state.
     way: Option<Box<Way>>,
 }
@@ -182,7 +182,7 @@ impl SetUp {
             candidates: Vec::new(),
             seen: Vec::new(),
             nsid: 0,
-            uuid: None,
+            names: Names::default(),
             way: None,
         };
         let kato = config.limits.kato().as_millis();
@@ -273,15 +273,17 @@ impl SetUp {
                 self.next_candidate(config)?
             }
             Step::Descriptors => {
-                self.uuid = descriptor_uuid(data).filter(|_| status.is_success());
+                self.names = match status.is_success() {
+                    true => Names::parse(data),
+                    false => Names::default(),
+                };
                 if self.is_wanted(config.namespace) {
                     (
                         Step::Namespace,
                         Control::identify(cns::NAMESPACE, self.nsid),
                     )
                 } else {
-                    let uuid = self.uuid.map_or("no UUID".into(), |u| u.to_string());
-                    self.seen.push(format!("{}: {uuid}", self.nsid));
+                    self.seen.push(format!("{}: {}", self.nsid, self.names));
                     self.next_candidate(config)?
                 }
             }
@@ -308,8 +310,10 @@ impl SetUp {
 
     fn is_wanted(&self, wanted: Wanted) -> bool {
         match wanted {
-            Wanted::Uuid(uuid) => self.uuid == Some(uuid),
+            Wanted::Uuid(uuid) => self.names.uuid == Some(uuid),
+            Wanted::Nguid(nguid) => self.names.nguid == Some(nguid),
             Wanted::Nsid(nsid) => self.nsid == nsid,
+            Wanted::Unnamed(nsid) => self.nsid == nsid && self.names == Names::default(),
             Wanted::First => true,
         }
     }
@@ -319,7 +323,11 @@ impl SetUp {
             return Err(SetUpError::NoNamespace {
                 wanted: match config.namespace {
                     Wanted::Uuid(uuid) => format!("UUID {uuid}"),
+                    Wanted::Nguid(nguid) => format!("NGUID {}", nguid_text(&nguid)),
                     Wanted::Nsid(nsid) => format!("identifier {nsid}"),
+                    Wanted::Unnamed(nsid) => {
+                        format!("identifier {nsid} and neither a UUID nor an NGUID")
+                    }
                     Wanted::First => "any identifier".into(),
                 },
                 found: match self.seen.is_empty() {
@@ -379,7 +387,7 @@ impl SetUp {
         };
         let info = NamespaceInfo {
             nsid: self.nsid,
-            uuid: self.uuid,
+            uuid: self.names.uuid,
             blocks: namespace.blocks,
             block_bytes: namespace.block_bytes,
             read_only: namespace.read_only,

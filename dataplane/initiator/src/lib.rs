@@ -5,7 +5,7 @@
 //! - [`Initiator`] is a thread with a reactor of its own that serves any number of namespaces; a
 //!   [`Namespace`] takes requests from any thread and calls back on the initiator's. Attaching does so.
 //!
-//! [`discover`] asks discovery services where subsystems answer.
+//! [`discover`] asks discovery services where subsystems answer, [`look`] a subsystem what it has.
 //!
 //! What is guaranteed about requests stands in [`roadstead_host`]. Data is copied once on each way: from a
 //! request's buffer to the connection's output or to a registered buffer, and from there to the request's buffer.
@@ -18,6 +18,7 @@ mod clients;
 mod discovery;
 mod exchange;
 mod line;
+mod look;
 mod rdma;
 mod rim;
 mod spec;
@@ -28,11 +29,12 @@ mod thread;
 
 pub use client::{Client, Completed, IO_QUEUES_MAX, NotAccepted, PATHS_MAX, QUEUE_TOKENS};
 pub use discovery::{DiscoverError, Found, SERVICES_MAX, discover, portals};
+pub use look::{LOOK_PORTALS_MAX, Reach, Seen, look};
 pub use rdma::rdma_available;
 pub use rim::Rim;
 pub use roadstead_host::{
-    Identity, IoError, Limits, NamespaceInfo, Op, PathPolicy, PathReport, PathState, Refused,
-    Wanted,
+    Identity, IoError, Limits, Listed, Names, NamespaceInfo, Op, PathPolicy, PathReport, PathState,
+    Refused, Wanted, nguid_text,
 };
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
 pub use roadstead_nvme::{Portal, Status, Transport};

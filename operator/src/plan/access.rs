@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use roadstead_crds::NVMeAttachment;
 
 use super::index::Index;
-use super::placement::{Placement, is_protected};
+use super::placement::{Home, is_protected};
 use crate::snapshot::{Link, NodeInfo};
 
 /// How long a deleted attachment waits for a daemon that is away on a node that is up.
@@ -27,6 +27,8 @@ pub(super) enum Access {
     Released,
     /// Being deleted, and its node is down: shut out.
     Fenced,
+    /// Being deleted, and its node is down; it cannot be shut out, for the volume is on an appliance: let in.
+    Unfenced,
     /// Not protected yet, or its node's NQN is not known: not let in.
     NotYet,
 }
@@ -35,17 +37,17 @@ impl Access {
     /// The target lets the node in.
     pub(super) fn is_open(self) -> bool {
         match self {
-            Access::Allowed | Access::InUse | Access::Silent(_) => true,
+            Access::Allowed | Access::InUse | Access::Silent(_) | Access::Unfenced => true,
             Access::Released | Access::Fenced | Access::NotYet => false,
         }
     }
 }
 
-/// What an attachment of the volume at `place` means now.
+/// What an attachment of the volume at `home` means now.
 pub(super) fn access<'a>(
     index: &Index<'a>,
     attachment: &'a NVMeAttachment,
-    place: &Placement<'a>,
+    home: &Home<'a>,
 ) -> Access {
     if !is_protected(attachment.metadata.finalizers.as_ref()) {
         return Access::NotYet;
@@ -60,7 +62,7 @@ pub(super) fn access<'a>(
     let link = index.snapshot.dataplanes.get(node).map(|d| &d.link);
     let silent_since = match link {
         Some(Link::Up) => {
-            return match index.attachment_report(node, place.uuid) {
+            return match index.attachment_report(node, home.key()) {
                 Some(_) => Access::InUse,
                 None => Access::Released,
             };
@@ -70,7 +72,15 @@ pub(super) fn access<'a>(
         Some(Link::Lost { since, .. }) => *since,
         None => deleted_at.0,
     };
-    if index.snapshot.nodes.get(node).is_none_or(NodeInfo::is_down) {
+    let info = index.snapshot.nodes.get(node);
+    if let Home::Appliance(_) = home {
+        // Nobody can shut the node out: only who knows that it is off may give the volume to another one.
+        return match info.is_none_or(|info| info.out_of_service) {
+            true => Access::Fenced,
+            false => Access::Unfenced,
+        };
+    }
+    if info.is_none_or(NodeInfo::is_down) {
         return Access::Fenced;
     }
     let until = silence_ends(deleted_at.0, silent_since);

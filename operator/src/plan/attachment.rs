@@ -5,8 +5,9 @@ use roadstead_crds::{NVMeAttachment, NVMeAttachmentStatus, NVMeNamespace, PathSt
 
 use super::access::{Access, access, host_nqn};
 use super::choice::{self, Pending};
+use super::external;
 use super::index::{Applied, Index};
-use super::placement::{Placement, is_protected, is_removing, placement};
+use super::placement::{Bound, Home, Placement, home, is_protected, is_removing};
 use super::reach::{Reach, reach};
 use super::target::portals;
 use super::write::{Change, Kind, Note, Write};
@@ -25,16 +26,16 @@ pub(super) fn decide<'a>(
     let object = version(Kind::Attachment, meta);
     let protected = is_protected(meta.finalizers.as_ref());
     let namespace = index.snapshot.namespaces.get(&attachment.spec.namespace);
-    let place = namespace.and_then(|n| placement(n));
+    let home = namespace.and_then(|n| home(n));
     let mut deleting = None;
     if meta.deletion_timestamp.is_some() {
         if !protected {
             return None;
         }
-        deleting = place.and_then(|place| holds(index, applied, attachment, &place));
+        deleting = home.and_then(|home| holds(index, applied, attachment, &home));
         if deleting.is_none() {
             let mut write = release(object, meta);
-            let fenced = place.is_some_and(|p| access(index, attachment, &p) == Access::Fenced);
+            let fenced = home.is_some_and(|h| access(index, attachment, &h) == Access::Fenced);
             write.notes.extend(fenced.then(|| fencing(attachment)));
             return Some(write);
         }
@@ -57,10 +58,10 @@ pub(super) fn decide<'a>(
     let mut new = old.clone();
     new.observed_generation = meta.generation;
     let mut chosen = Ok(None);
-    if let (Some(namespace), Some(place)) = (namespace, &place) {
+    if let (Some(namespace), Some(home)) = (namespace, &home) {
         new.host_nqn = host_nqn(index, attachment).map(Into::into).or(new.host_nqn);
-        chosen = choice::choose(index, attachment, namespace, place, &mut new);
-        paths::follow(index, attachment, place, &mut new);
+        chosen = choice::choose(index, attachment, namespace, home, &mut new);
+        paths::follow(index, attachment, home, &mut new);
     }
     let (news, pending) = match chosen {
         Ok(news) => (news, None),
@@ -104,10 +105,10 @@ fn holds<'a>(
     index: &Index<'a>,
     applied: &Applied<'a>,
     attachment: &'a NVMeAttachment,
-    place: &Placement<'a>,
+    home: &Home<'a>,
 ) -> Option<Verdict> {
     let node = attachment.spec.node.as_str();
-    let access = access(index, attachment, place);
+    let access = access(index, attachment, home);
     match access {
         Access::Allowed | Access::InUse => {
             let message = format!(
@@ -122,8 +123,18 @@ fn holds<'a>(
             );
             return Some((Status::True, reason::WAITING_FOR_NODE, message));
         }
+        Access::Unfenced => {
+            let message = format!(
+                "node {node} does not answer, and an appliance cannot be told to shut it out: bring its dataplane back; or, \
+                 when the node is surely off, kubectl taint node {node} node.kubernetes.io/out-of-service=:NoExecute"
+            );
+            return Some((Status::True, reason::WAITING_FOR_NODE, message));
+        }
         Access::Released | Access::Fenced | Access::NotYet => {}
     }
+    let Home::Drive(place) = home else {
+        return None;
+    };
     let nqn = host_nqn(index, attachment)?;
     if needed_by_another(index, attachment, place, nqn) {
         return None;
@@ -164,7 +175,8 @@ fn needed_by_another<'a>(
         .flatten()
         .filter(|(_, other)| other.metadata.uid != attachment.metadata.uid)
         .any(|(_, other)| {
-            access(index, other, place).is_open() && host_nqn(index, other) == Some(nqn)
+            access(index, other, &Home::Drive(*place)).is_open()
+                && host_nqn(index, other) == Some(nqn)
         })
 }
 
@@ -214,16 +226,30 @@ fn ready<'a>(
         );
         Some((Status::False, reason::NAMESPACE_NOT_READY, message))
     };
-    let Some(place) = placement(namespace) else {
-        return not_ready();
+    let conditions = namespace.status.as_ref().map(|s| s.conditions.as_slice());
+    let conditions = conditions.unwrap_or_default();
+    let place = match home(namespace) {
+        None => return not_ready(),
+        Some(Home::Drive(place)) => place,
+        Some(Home::Appliance(bound)) => {
+            return match condition::find(conditions, READY) {
+                Some(c) if c.status == Status::Unknown.as_str() => {
+                    let message = c.message.clone();
+                    Some((Status::Unknown, reason::UNREACHABLE, message))
+                }
+                Some(c) if c.status == Status::True.as_str() => {
+                    ready_on_appliance(index, applied, attachment, &bound, (status, pending))
+                }
+                _ => not_ready(),
+            };
+        }
     };
     match reach(index.snapshot, place.node) {
         Reach::Unsettled => return None,
         Reach::Away { reason, message } => return Some((Status::Unknown, reason, message)),
         Reach::Up(_) => {}
     }
-    let conditions = namespace.status.as_ref().map(|s| s.conditions.as_slice());
-    if !is_true(conditions.unwrap_or_default(), READY) {
+    if !is_true(conditions, READY) {
         return not_ready();
     }
     let Some(nqn) = host_nqn(index, attachment) else {
@@ -243,6 +269,46 @@ fn ready<'a>(
     }
     let message = format!("waits for node {} to let node {node} in", place.node);
     Some((Status::False, reason::APPLYING, message))
+}
+
+/// `Ready` of an attachment to an appliance: its node knows whom it is there, and one of the paths leads to a portal that
+/// answers. Whom it lets in is the appliance's affair.
+fn ready_on_appliance<'a>(
+    index: &Index<'a>,
+    applied: &Applied<'a>,
+    attachment: &'a NVMeAttachment,
+    bound: &Bound<'a>,
+    (status, pending): (&NVMeAttachmentStatus, Option<Pending>),
+) -> Option<Verdict> {
+    let node = attachment.spec.node.as_str();
+    if host_nqn(index, attachment).is_none() {
+        let message = format!("node {node} never said its host NQN: {}", away(index, node));
+        return Some((Status::False, reason::HOST_UNKNOWN, message));
+    }
+    if let Some((reason, message)) = pending {
+        return Some((Status::False, reason, message));
+    }
+    let snapshot = index.snapshot;
+    let target = snapshot.targets.get(bound.target);
+    let wanted = target.and_then(|t| external::message(snapshot, bound.target, t));
+    if wanted.is_none() || applied.external(node, bound.target) != wanted.as_ref() {
+        let target = bound.target;
+        let message =
+            format!("waits for node {node} to take in what it is told of appliance {target}");
+        return Some((Status::False, reason::APPLYING, message));
+    }
+    let ends = external::ends(snapshot, bound, node);
+    let portals = ends.iter().flat_map(|e| &e.portals);
+    let mut open = portals.filter(|p| p.listening);
+    if !open.any(|p| status.paths.iter().any(|path| choice::is_at(path, &p.key))) {
+        let message = format!(
+            "no portal of appliance {} that it uses answers",
+            bound.target
+        );
+        return Some((Status::False, reason::PORTAL_DOWN, message));
+    }
+    let message = format!("node {node} may connect, as far as Roadstead is concerned");
+    Some((Status::True, reason::ALLOWED, message))
 }
 
 /// Why a node is silent.

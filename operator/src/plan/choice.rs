@@ -12,8 +12,9 @@ use roadstead_crds::{
 };
 
 use super::ends;
+use super::external;
 use super::index::Index;
-use super::placement::Placement;
+use super::placement::Home;
 use super::write::Note;
 use crate::policy::{Choice, Decision, Input, Needs, PathKey, decide};
 use crate::snapshot::Snapshot;
@@ -26,17 +27,23 @@ pub(super) fn choose<'a>(
     index: &Index<'a>,
     attachment: &'a NVMeAttachment,
     namespace: &NVMeNamespace,
-    place: &Placement<'a>,
+    home: &Home<'a>,
     new: &mut NVMeAttachmentStatus,
 ) -> Result<Option<Note>, Pending> {
     let snapshot = index.snapshot;
     let node = attachment.spec.node.as_str();
-    let settled = settled(index, attachment, place, new);
+    let settled = settled(index, attachment, home, new);
     if let Some(transport) = settled {
         new.chosen_transport = Some(transport);
     }
-    let (Some(report), Some(host)) = (snapshot.live_report(place.node), ends::host(snapshot, node))
-    else {
+    let target = match home {
+        Home::Drive(place) => {
+            let report = snapshot.live_report(place.node);
+            report.map(|report| ends::target(snapshot, place.node, report))
+        }
+        Home::Appliance(bound) => external::ends(snapshot, bound, node),
+    };
+    let (Some(target), Some(host)) = (target, ends::host(snapshot, node)) else {
         return Ok(None);
     };
     if attachment.metadata.deletion_timestamp.is_some() {
@@ -60,13 +67,13 @@ pub(super) fn choose<'a>(
         policy: &policy,
         needs: &Needs::of(&namespace.spec),
         host: &host,
-        target: &ends::target(snapshot, place.node, report),
+        target: &target,
         measured: &measured,
         now: snapshot.now,
     });
     match settled {
         Some(transport) => Ok(follow(
-            index, attachment, place, name, transport, decision, new,
+            index, attachment, home, name, transport, decision, new,
         )),
         None => record(name, decision, new),
     }
@@ -76,7 +83,7 @@ pub(super) fn choose<'a>(
 fn settled<'a>(
     index: &Index<'a>,
     attachment: &'a NVMeAttachment,
-    place: &Placement<'a>,
+    home: &Home<'a>,
     status: &NVMeAttachmentStatus,
 ) -> Option<TransportKind> {
     let node = attachment.spec.node.as_str();
@@ -84,7 +91,7 @@ fn settled<'a>(
     let let_in = conditions
         .filter(|c| c.type_ == READY)
         .any(|c| c.status != Status::False.as_str());
-    let in_use = index.attachment_report(node, place.uuid).is_some() || status.device.is_some();
+    let in_use = index.attachment_report(node, home.key()).is_some() || status.device.is_some();
     if !let_in && !in_use {
         return None;
     }
@@ -156,7 +163,7 @@ fn record(
 fn follow<'a>(
     index: &Index<'a>,
     attachment: &'a NVMeAttachment,
-    place: &Placement<'a>,
+    home: &Home<'a>,
     policy: &str,
     transport: TransportKind,
     decision: Decision,
@@ -165,7 +172,7 @@ fn follow<'a>(
     let candidates = candidates(&decision);
     let superseded = match decision.outcome {
         Ok(choice) if choice.transport == transport => None,
-        Ok(choice) if has_live_path(index, attachment, place, choice.transport) => {
+        Ok(choice) if has_live_path(index, attachment, home, choice.transport) => {
             new.chosen_transport = Some(choice.transport);
             new.policy = Some(policy.into());
             new.candidates = candidates;
@@ -205,10 +212,10 @@ fn follow<'a>(
 fn has_live_path<'a>(
     index: &Index<'a>,
     attachment: &'a NVMeAttachment,
-    place: &Placement<'a>,
+    home: &Home<'a>,
     transport: TransportKind,
 ) -> bool {
-    let device = index.attachment_report(attachment.spec.node.as_str(), place.uuid);
+    let device = index.attachment_report(attachment.spec.node.as_str(), home.key());
     let paths = device.into_iter().flat_map(|d| &d.paths);
     let live = paths.filter(|p| p.state() == roadstead_api::v1::PathState::Live);
     live.filter_map(|p| p.portal.as_ref().and_then(ends::path_key))

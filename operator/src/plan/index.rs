@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use roadstead_api::v1::{AttachmentReport, NodeState, VolumeReport};
+use roadstead_api::v1::{AttachmentReport, External, NodeState, VolumeReport};
 use roadstead_crds::{NVMeAttachment, NVMeNamespace};
 
-use super::placement::{Placement, placement};
+use super::placement::{Placement, VolumeKey, bound, placement};
 use crate::snapshot::Snapshot;
 
 /// Cross references into a snapshot.
@@ -16,14 +16,14 @@ pub(super) struct Index<'a> {
     pub(super) placed_on: BTreeMap<&'a str, Vec<(&'a str, &'a NVMeNamespace, Placement<'a>)>>,
     /// UUIDs of all placed volumes.
     pub(super) known_uuids: HashSet<&'a str>,
-    /// Names of the volumes that live on a Target.
+    /// Names of the volumes that live on a Target, or are bound to namespaces of it.
     pub(super) volumes_of_target: BTreeMap<&'a str, Vec<&'a str>>,
     /// Attachments of a volume, in name order.
     pub(super) attachments_of: BTreeMap<&'a str, Vec<(&'a str, &'a NVMeAttachment)>>,
     /// Attachments of a node, in name order.
     pub(super) attachments_on: BTreeMap<&'a str, Vec<&'a NVMeAttachment>>,
     volume_reports: HashMap<(&'a str, &'a str), &'a VolumeReport>,
-    attachment_reports: HashMap<(&'a str, &'a str), &'a AttachmentReport>,
+    attachment_reports: HashMap<(&'a str, VolumeKey<'a>), &'a AttachmentReport>,
 }
 
 impl<'a> Index<'a> {
@@ -44,6 +44,9 @@ impl<'a> Index<'a> {
                 on_node.push((name, namespace, place));
                 index.known_uuids.insert(place.uuid);
                 let of_target = index.volumes_of_target.entry(place.target).or_default();
+                of_target.push(name);
+            } else if let Some(bound) = bound(namespace) {
+                let of_target = index.volumes_of_target.entry(bound.target).or_default();
                 of_target.push(name);
             }
         }
@@ -67,8 +70,13 @@ impl<'a> Index<'a> {
                 index.volume_reports.insert((node, &volume.uuid), volume);
             }
             for attachment in &report.attachments {
-                let key = (node.as_str(), attachment.volume_uuid.as_str());
-                index.attachment_reports.insert(key, attachment);
+                let key = VolumeKey::of(
+                    &attachment.subsystem_nqn,
+                    &attachment.volume_uuid,
+                    &attachment.nguid,
+                    attachment.nsid,
+                );
+                index.attachment_reports.insert((node, key), attachment);
             }
         }
         index
@@ -83,9 +91,9 @@ impl<'a> Index<'a> {
     pub(super) fn attachment_report(
         &self,
         node: &'a str,
-        uuid: &'a str,
+        volume: VolumeKey<'a>,
     ) -> Option<&'a AttachmentReport> {
-        self.attachment_reports.get(&(node, uuid)).copied()
+        self.attachment_reports.get(&(node, volume)).copied()
     }
 }
 
@@ -95,6 +103,8 @@ pub(super) struct Applied<'a> {
     hosts: HashMap<(&'a str, &'a str), &'a [String]>,
     /// Tombstones by node and volume UUID.
     tombstones: HashSet<(&'a str, &'a str)>,
+    /// Appliances by node and name.
+    externals: HashMap<(&'a str, &'a str), &'a External>,
     /// Nodes of which the applied state is known.
     nodes: HashSet<&'a str>,
 }
@@ -104,6 +114,7 @@ impl<'a> Applied<'a> {
         let mut applied = Applied {
             hosts: HashMap::new(),
             tombstones: HashSet::new(),
+            externals: HashMap::new(),
             nodes: HashSet::new(),
         };
         for (node, dataplane) in &snapshot.dataplanes {
@@ -113,6 +124,9 @@ impl<'a> Applied<'a> {
             for subsystem in &state.subsystems {
                 let key = (node.as_str(), subsystem.nqn.as_str());
                 applied.hosts.insert(key, &subsystem.allowed_hosts);
+            }
+            for external in &state.externals {
+                applied.externals.insert((node, &external.name), external);
             }
             for volume in state.volumes.iter().filter(|v| v.absent) {
                 applied.tombstones.insert((node, &volume.uuid));
@@ -128,6 +142,11 @@ impl<'a> Applied<'a> {
         }
         let hosts = self.hosts.get(&(node, nqn));
         Some(hosts.is_some_and(|hosts| hosts.iter().any(|h| h == host_nqn)))
+    }
+
+    /// What the node was told of an appliance, and has taken in.
+    pub(super) fn external(&self, node: &'a str, name: &'a str) -> Option<&'a External> {
+        self.externals.get(&(node, name)).copied()
     }
 
     /// The node has worked on a state with the volume's tombstone.

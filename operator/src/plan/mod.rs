@@ -15,6 +15,7 @@ mod access;
 mod attachment;
 mod choice;
 mod ends;
+mod external;
 mod host;
 mod index;
 mod namespace;
@@ -79,7 +80,12 @@ fn writes(index: &index::Index<'_>, states: &BTreeMap<String, NodeState>) -> Vec
         );
         a.cmp(b).then(an.cmp(bn))
     });
+    let mut claims = external::claims(snapshot);
     for (name, namespace) in volumes {
+        if external::is_external(namespace) {
+            writes.extend(external::decide(index, &mut claims, name, namespace));
+            continue;
+        }
         writes.extend(namespace::decide(
             index, &applied, &mut rooms, name, namespace,
         ));

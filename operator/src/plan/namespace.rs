@@ -143,6 +143,7 @@ impl<'i, 'a> Draft<'i, 'a> {
             Err(no_place) => {
                 let (reason, message) = match no_place {
                     NoPlace::TargetNotFound(message) => (reason::TARGET_NOT_FOUND, message),
+                    NoPlace::Appliance(message) => (reason::INVALID_SPEC, message),
                     NoPlace::NotAllowed(message) => (reason::NO_ALLOWED_NODE, message),
                     NoPlace::NotReady(message) => (reason::NO_TARGET, message),
                     NoPlace::NoRoom(message) => (reason::NO_ROOM, message),
@@ -370,7 +371,10 @@ impl<'i, 'a> Draft<'i, 'a> {
         }
     }
 
-    fn into_write(self, object: ObjectVersion) -> Option<Write> {
+    fn into_write(mut self, object: ObjectVersion) -> Option<Write> {
+        if self.new.size_bytes > 0 {
+            self.new.size = for_people(self.new.size_bytes);
+        }
         if self.namespace.status.as_ref() == Some(&self.new)
             || self.new == NVMeNamespaceStatus::default()
         {

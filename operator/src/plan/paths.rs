@@ -5,7 +5,7 @@ use roadstead_crds::transport::TransportKind;
 use roadstead_crds::{NVMeAttachment, NVMeAttachmentStatus, PathStatus};
 
 use super::index::Index;
-use super::placement::Placement;
+use super::placement::Home;
 use super::reach::{Reach, reach};
 use super::target::transport_word;
 
@@ -13,7 +13,7 @@ use super::target::transport_word;
 pub(super) fn follow<'a>(
     index: &Index<'a>,
     attachment: &'a NVMeAttachment,
-    place: &Placement<'a>,
+    home: &Home<'a>,
     new: &mut NVMeAttachmentStatus,
 ) {
     let node = attachment.spec.node.as_str();
@@ -21,7 +21,7 @@ pub(super) fn follow<'a>(
         // Too early: what it said last stays.
         Reach::Unsettled => {}
         Reach::Up(_) => {
-            let device = index.attachment_report(node, place.uuid);
+            let device = index.attachment_report(node, home.key());
             new.attach_method = device.map(|d| d.method.clone());
             new.device = device.map(|d| d.device.clone());
             new.transport = device.and_then(carries);

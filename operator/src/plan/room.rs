@@ -40,6 +40,8 @@ pub(super) struct Room {
 pub(super) enum NoPlace {
     /// The named Target does not exist.
     TargetNotFound(String),
+    /// The named Target is a foreign appliance, where nothing is made.
+    Appliance(String),
     /// The named Target is not on an allowed node, or no Target is.
     NotAllowed(String),
     /// Nothing suitable is ready.
@@ -143,6 +145,16 @@ impl Rooms {
                 "there is no Target {name}: create it, or delete this volume and name another one"
             )));
         }
+        let is_appliance = |name: &str| {
+            let target = snapshot.targets.get(name);
+            target.is_some_and(|t| t.spec.external.is_some())
+        };
+        if let Some(name) = wanted.filter(|name| is_appliance(name)) {
+            return Err(NoPlace::Appliance(format!(
+                "Target {name} is a foreign appliance, where Roadstead makes no volumes: make the namespace there and name it \
+                 by spec.external, or name another Target"
+            )));
+        }
         let allowed = |node: &str| match &namespace.spec.allowed_nodes {
             Some(nodes) => nodes.iter().any(|n| n == node),
             None => true,
@@ -150,7 +162,7 @@ impl Rooms {
         let suitable = |target: &str| wanted.is_none_or(|name| name == target);
         let mut on_allowed_node = false;
         for (name, target) in &snapshot.targets {
-            on_allowed_node |= suitable(name) && allowed(&target.spec.node);
+            on_allowed_node |= suitable(name) && !is_appliance(name) && allowed(&target.spec.node);
         }
         if !on_allowed_node {
             return Err(no_target(snapshot, wanted));
@@ -198,7 +210,7 @@ fn no_target(snapshot: &Snapshot, wanted: Option<&str>) -> NoPlace {
         Some(name) => NoPlace::NotAllowed(format!(
             "Target {name} is not on a node that allowedNodes lists"
         )),
-        None if snapshot.targets.is_empty() => NoPlace::NotReady(
+        None if snapshot.targets.values().all(|t| t.spec.external.is_some()) => NoPlace::NotReady(
             "there is no Target: create one that names the drives of a node".into(),
         ),
         None => NoPlace::NotAllowed("no Target is on a node that allowedNodes lists".into()),

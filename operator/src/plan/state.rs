@@ -15,9 +15,10 @@ use roadstead_crds::{DriveSource, DriveSpec, Target, VOLUME_NSID};
 use uuid::Uuid;
 
 use super::access::{access, host_nqn};
+use super::external;
 use super::index::Index;
 use super::network;
-use super::placement::{Placement, is_protected, is_removing};
+use super::placement::{Home, Placement, is_protected, is_removing};
 use super::room::drive_name;
 
 /// Characters of an NVMe serial number.
@@ -66,6 +67,7 @@ fn node_state(index: &Index<'_>, node: &str) -> NodeState {
         state.portals = network::portals(index, node);
     }
     state.attachments = network::attachments(index, node);
+    state.externals = external::of_node(index, node);
     state.revision = revision(&state);
     state
 }
@@ -97,7 +99,7 @@ fn subsystem(index: &Index<'_>, name: &str, place: &Placement<'_>) -> Subsystem 
     let allowed: BTreeSet<&str> = attachments
         .unwrap_or_default()
         .iter()
-        .filter(|(_, attachment)| access(index, attachment, place).is_open())
+        .filter(|(_, attachment)| access(index, attachment, &Home::Drive(*place)).is_open())
         .filter_map(|(_, attachment)| host_nqn(index, attachment))
         .collect();
     Subsystem {

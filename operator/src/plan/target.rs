@@ -5,6 +5,7 @@ use roadstead_crds::condition::{self, DELETING, READY, Status, find, reason};
 use roadstead_crds::quantity::{for_people, parse_bytes};
 use roadstead_crds::{DriveSource, DriveSpec, DriveStatus, PortalStatus, Target, TargetStatus};
 
+use super::external;
 use super::host::{link_word, version_word};
 use super::index::Index;
 use super::placement::is_protected;
@@ -36,7 +37,10 @@ pub(super) fn decide(
         return Some(protect(object, meta));
     }
     let old = target.status.clone().unwrap_or_default();
-    let mut new = status(index, rooms, name, target, &old);
+    let mut new = match &target.spec.external {
+        Some(source) => external::status(index.snapshot, name, target, source, &old),
+        None => status(index, rooms, name, target, &old),
+    };
     if meta.deletion_timestamp.is_some() {
         let names = list_names(volumes.iter().copied());
         new.conditions.push(condition::next(
@@ -113,6 +117,7 @@ fn status(
                 capacity: for_people(capacity),
                 free: for_people(free),
                 drives,
+                subsystems: Vec::new(),
             }
         }
     }

@@ -49,7 +49,12 @@ impl Api {
         let spec = TargetSpec {
             node: node.into(),
             drives,
+            external: None,
         };
+        self.create_target_with(name, spec, now);
+    }
+
+    pub fn create_target_with(&mut self, name: &str, spec: TargetSpec, now: Timestamp) {
         let metadata = self.meta(name, now);
         let target = Target {
             metadata,

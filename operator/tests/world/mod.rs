@@ -16,7 +16,7 @@ use roadstead_api::v1::NodeState;
 use roadstead_crds::condition::{READY, find};
 use roadstead_crds::{Condition, NVMeNamespaceSpec};
 use roadstead_operator::plan::{Plan, plan};
-use roadstead_operator::snapshot::{Dataplane, Link, NodeInfo, Snapshot};
+use roadstead_operator::snapshot::{Credentials, Dataplane, Link, NodeInfo, Snapshot};
 
 pub use api::Api;
 pub use node::{Data, MIB, Node};
@@ -35,6 +35,8 @@ pub struct World {
     pub past: VecDeque<Snapshot>,
     /// Reasons of the Events, in order.
     pub events: Vec<String>,
+    /// Credentials for appliances, by Secret.
+    pub credentials: BTreeMap<String, Arc<Credentials>>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             links: BTreeMap::new(),
             past: VecDeque::new(),
             events: Vec::new(),
+            credentials: BTreeMap::new(),
         };
         world.restart_operator();
         world
@@ -136,13 +139,14 @@ impl World {
             attachments: self.api.attachments.clone(),
             hosts: self.api.hosts.clone(),
             policies: self.api.policies.clone(),
+            credentials: self.credentials.clone(),
             nodes: nodes
                 .map(|(name, node)| {
                     let info = NodeInfo {
                         uid: format!("node-{name}"),
                         internal_ip: Some(node.address.clone()),
                         ready: node.ready,
-                        out_of_service: false,
+                        out_of_service: node.out_of_service,
                     };
                     (name.clone(), info)
                 })

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_api::v1::{
-    AnaState, AttachmentReport, DriveReport, DriveState, GidEntry, HostReport, LinkState,
-    NodeReport, NodeState, PathReport, PathState, PortalReport, RdmaDevice, RoceVersion, Transport,
-    VolumeReport, VolumeState,
+    AnaState, AttachmentReport, DriveReport, DriveState, ExternalReport, ExternalSubsystem,
+    GidEntry, HostReport, LinkState, NodeReport, NodeState, PathReport, PathState, PortalReport,
+    RdmaDevice, RoceVersion, Transport, VolumeReport, VolumeState,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -23,6 +23,7 @@ pub struct Node {
     /// The Kubernetes node exists, and is ready.
     pub exists: bool,
     pub ready: bool,
+    pub out_of_service: bool,
     pub daemon_up: bool,
     /// Capacities of the drives that are plugged in.
     pub drives: BTreeMap<String, u64>,
@@ -41,6 +42,8 @@ pub struct Node {
     pub local_attach: bool,
     /// The paths of its devices, all to node b.
     pub paths: Vec<(Transport, PathState, AnaState)>,
+    /// What it sees of every appliance that it is told to look at.
+    pub appliance: Vec<ExternalSubsystem>,
 }
 
 impl Node {
@@ -50,6 +53,7 @@ impl Node {
             address: format!("10.0.0.{}", name.bytes().last().unwrap_or_default()),
             exists: true,
             ready: true,
+            out_of_service: false,
             daemon_up: true,
             drives: BTreeMap::new(),
             volumes: BTreeMap::new(),
@@ -60,6 +64,7 @@ impl Node {
             rdma: Vec::new(),
             local_attach: false,
             paths: vec![(Transport::Tcp, PathState::Live, AnaState::Unspecified)],
+            appliance: Vec::new(),
         }
     }
 
@@ -180,6 +185,17 @@ impl Node {
                 .map(|uuid| self.attachment_report(uuid))
                 .collect(),
             subsystems: Vec::new(),
+            externals: self
+                .applied
+                .externals
+                .iter()
+                .map(|external| ExternalReport {
+                    name: external.name.clone(),
+                    looked: true,
+                    message: String::new(),
+                    subsystems: self.appliance.clone(),
+                })
+                .collect(),
         }
     }
 

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 
 use roadstead_initiator::{
     ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState,
-    Spec as InitiatorSpec, Wanted,
+    Spec as InitiatorSpec,
 };
 use roadstead_nvme::Transport;
 use roadstead_ring::ReactorConfig;
@@ -149,13 +149,14 @@ impl FuseMethod {
             id: spec.id.clone(),
             problem: error.to_string(),
         };
+        let host = spec.host(&self.host);
         let target = InitiatorSpec {
             identity: Identity {
-                nqn: Nqn::new(&self.host.nqn).map_err(invalid)?,
-                id: self.host.id,
+                nqn: Nqn::new(&host.nqn).map_err(invalid)?,
+                id: host.id,
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
-            namespace: Wanted::Uuid(spec.volume_uuid),
+            namespace: spec.wanted(),
             paths: self.usable(spec).iter().map(PathSpec::portal).collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),

@@ -7,7 +7,9 @@ mod fabrics;
 mod paths;
 mod sysfs;
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use roadstead_nvme::Transport;
@@ -32,6 +34,8 @@ pub struct KernelMethod {
     sysfs: PathBuf,
     dev: PathBuf,
     seen: paths::Seen,
+    /// Attachments by subsystem: an appliance has many namespaces in one, and the kernel connects all of them at once.
+    users: Mutex<HashMap<String, HashSet<String>>>,
 }
 
 impl KernelMethod {
@@ -47,17 +51,42 @@ impl KernelMethod {
             sysfs,
             dev,
             seen: paths::Seen::default(),
+            users: Mutex::new(HashMap::new()),
         }
     }
 
+    fn users(&self) -> MutexGuard<'_, HashMap<String, HashSet<String>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something else uses the subsystem: another attachment, or whoever holds another of its namespaces open.
+    fn is_shared(&self, spec: &Spec) -> Result<bool, AttachError> {
+        let others = self.users().get(&spec.subsystem_nqn).is_some_and(|users| {
+            let mut users = users.iter();
+            users.any(|id| *id != spec.id)
+        });
+        if others {
+            return Ok(true);
+        }
+        for namespace in sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn) {
+            let device = self.device_path(&namespace);
+            let ours = spec.is_meant(namespace.nsid, namespace.uuid, namespace.nguid);
+            if !ours && device.exists() && in_use(&device)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn controllers(&self, spec: &Spec) -> Vec<sysfs::Controller> {
-        sysfs::controllers(&self.sysfs, &spec.subsystem_nqn, &self.host.nqn)
+        let host = spec.host(&self.host);
+        sysfs::controllers(&self.sysfs, &spec.subsystem_nqn, &host.nqn)
     }
 
     fn namespace(&self, spec: &Spec) -> Option<sysfs::Namespace> {
         sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn)
             .into_iter()
-            .find(|n| n.uuid == spec.volume_uuid)
+            .find(|n| spec.is_meant(n.nsid, n.uuid, n.nguid))
     }
 
     fn device_path(&self, namespace: &sysfs::Namespace) -> PathBuf {
@@ -100,7 +129,7 @@ impl KernelMethod {
         let options = fabrics::Options {
             nqn: &spec.subsystem_nqn,
             path,
-            host: &self.host,
+            host: spec.host(&self.host),
             ctrl_loss_timeout: spec.ctrl_loss_timeout(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         };
@@ -148,7 +177,7 @@ impl KernelMethod {
                 let names = others.iter().map(|n| format!("{} has {}", n.name, n.uuid));
                 return Err(AttachError::WrongNamespace {
                     nqn: spec.subsystem_nqn.clone(),
-                    wanted: spec.volume_uuid,
+                    wanted: spec.wanted_text(),
                     found: match others.is_empty() {
                         true => format!("no device appeared in {} s", patience.as_secs()),
                         false => names.collect::<Vec<_>>().join(", "),
@@ -162,11 +191,22 @@ impl KernelMethod {
     fn finish(&self, spec: &Spec) -> Result<Device, AttachError> {
         let namespace = self.wait_for_namespace(spec)?;
         let path = self.device_path(&namespace);
-        if spec.read_only {
-            set_read_only(&path)?;
+        // The device of an appliance may be there from an earlier attachment.
+        if spec.read_only || spec.foreign.is_some() {
+            set_read_only(&path, spec.read_only)?;
         }
         let size_bytes = size_bytes(&namespace.dir).unwrap_or_default();
         Ok(Device { path, size_bytes })
+    }
+
+    fn forget(&self, spec: &Spec) {
+        let mut table = self.users();
+        if let Some(users) = table.get_mut(&spec.subsystem_nqn) {
+            users.remove(&spec.id);
+            if users.is_empty() {
+                table.remove(&spec.subsystem_nqn);
+            }
+        }
     }
 
     fn disconnect(&self, spec: &Spec) -> Result<(), AttachError> {
@@ -209,24 +249,38 @@ impl Method for KernelMethod {
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
         let fresh = self.controllers(spec).is_empty();
+        let user = |table: &mut HashMap<String, HashSet<String>>| {
+            let users = table.entry(spec.subsystem_nqn.clone()).or_default();
+            users.insert(spec.id.clone())
+        };
+        let is_new = user(&mut self.users());
         let result = self.connect(spec).and_then(|()| self.finish(spec));
-        if result.is_err()
-            && fresh
-            && let Err(error) = self.disconnect(spec)
-        {
-            warn!(id = spec.id, %error, "cannot disconnect after a failed attach");
+        if result.is_err() {
+            if fresh
+                && !self.is_shared(spec)?
+                && let Err(error) = self.disconnect(spec)
+            {
+                warn!(id = spec.id, %error, "cannot disconnect after a failed attach");
+            }
+            if is_new {
+                self.forget(spec);
+            }
         }
         result
     }
 
     fn detach(&self, spec: &Spec) -> Result<(), AttachError> {
-        for namespace in sysfs::namespaces(&self.sysfs, &spec.subsystem_nqn) {
+        if let Some(namespace) = self.namespace(spec) {
             let device = self.device_path(&namespace);
             if device.exists() && in_use(&device)? {
                 return Err(AttachError::Busy { device });
             }
         }
-        self.disconnect(spec)?;
+        // The kernel cannot let go of one namespace of several.
+        if !self.is_shared(spec)? {
+            self.disconnect(spec)?;
+        }
+        self.forget(spec);
         self.seen.forget(&spec.id);
         Ok(())
     }
@@ -283,12 +337,12 @@ fn module(transport: Transport) -> &'static str {
     }
 }
 
-/// Makes the block device itself refuse writes, whoever opens it.
-fn set_read_only(device: &Path) -> Result<(), AttachError> {
+/// Makes the block device itself refuse writes, whoever opens it; or take them again, if the target does.
+fn set_read_only(device: &Path, read_only: bool) -> Result<(), AttachError> {
     use std::os::fd::AsRawFd;
-    let what = format!("make {} read-only", device.display());
+    let what = format!("set whether {} is read-only", device.display());
     let file = std::fs::File::open(device).map_err(AttachError::io(what.clone()))?;
-    let on: libc::c_int = 1;
+    let on: libc::c_int = read_only.into();
     // SAFETY: `file` is open; BLKROSET reads one int at the address, which outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKROSET, &raw const on) };
     if result < 0 {

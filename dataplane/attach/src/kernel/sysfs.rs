@@ -102,8 +102,12 @@ pub(super) struct Namespace {
     pub(super) dir: PathBuf,
     /// `nvme0n1`.
     pub(super) name: String,
+    /// Its identifier in the subsystem; 0 when it shows none.
+    pub(super) nsid: u32,
     /// The namespace's UUID; nil when it shows none.
     pub(super) uuid: Uuid,
+    /// The namespace's NGUID.
+    pub(super) nguid: Option<[u8; 16]>,
 }
 
 /// The controllers of a subsystem that belong to this host.
@@ -130,10 +134,16 @@ pub(super) fn namespaces(sysfs: &Path, nqn: &str) -> Vec<Namespace> {
         let dir = entry.path();
         let visible = name.starts_with("nvme") && attribute(&dir, "hidden").as_deref() != Some("1");
         let ours = visible && attribute(&dir.join("device"), "subsysnqn")? == nqn;
+        let name_in = |file: &str| -> Option<Uuid> { attribute(&dir, file)?.parse().ok() };
+        let nguid = name_in("nguid").filter(|nguid| !nguid.is_nil());
+        // Of a namespace without a UUID the kernel shows the NGUID in its place.
+        let uuid = name_in("uuid").filter(|uuid| nguid != Some(*uuid));
         ours.then(|| Namespace {
-            uuid: attribute(&dir, "uuid")
+            nsid: attribute(&dir, "nsid")
                 .and_then(|text| text.parse().ok())
                 .unwrap_or_default(),
+            uuid: uuid.unwrap_or_default(),
+            nguid: nguid.map(Uuid::into_bytes),
             dir,
             name,
         })
@@ -243,6 +253,35 @@ mod tests {
         let found = namespaces(root.path(), NQN);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].name.as_str(), found[0].uuid), ("nvme0n1", uuid));
+    }
+
+    #[test]
+    fn an_nguid_is_not_taken_for_a_uuid() {
+        let root = tempfile::tempdir().unwrap();
+        let (uuid, nguid) = (Uuid::from_u128(5), Uuid::from_u128(6));
+        for (name, shown) in [("nvme0n1", uuid), ("nvme0n2", nguid)] {
+            let nsid = name.trim_start_matches("nvme0n");
+            file(root.path(), &format!("block/{name}/nsid"), nsid);
+            file(
+                root.path(),
+                &format!("block/{name}/uuid"),
+                &shown.to_string(),
+            );
+            file(
+                root.path(),
+                &format!("block/{name}/nguid"),
+                &nguid.to_string(),
+            );
+            file(root.path(), &format!("block/{name}/device/subsysnqn"), NQN);
+        }
+        let mut found = namespaces(root.path(), NQN);
+        found.sort_by_key(|n| n.nsid);
+        let names = found.iter().map(|n| (n.nsid, n.uuid, n.nguid));
+        let nguid = Some(nguid.into_bytes());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [(1, uuid, nguid), (2, Uuid::nil(), nguid)]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn spec() -> Spec {
         id: "a".into(),
         subsystem_nqn: NQN.into(),
         volume_uuid: Uuid::from_u128(5),
+        foreign: None,
         paths: ["10.0.0.1:4420", "rdma:10.0.0.2:4420"]
             .map(|text| text.parse::<Portal>().unwrap().into())
             .into(),
@@ -163,4 +164,71 @@ fn paths_that_are_wanted_stay() {
     for file in all {
         assert_eq!(fs::read_to_string(file).unwrap(), "0\n");
     }
+}
+
+/// A subsystem with a connection and two namespaces, 1 and 2.
+fn appliance(root: &Path) {
+    for (attribute, value) in [
+        ("subsysnqn", NQN),
+        ("hostnqn", "h"),
+        ("state", "live"),
+        ("address", "traddr=10.0.0.1,trsvcid=4420"),
+        ("delete_controller", ""),
+    ] {
+        file(root, &format!("sys/class/nvme/nvme3/{attribute}"), value);
+    }
+    for nsid in [1, 2] {
+        let block = format!("sys/block/nvme3n{nsid}");
+        file(root, &format!("{block}/nsid"), &nsid.to_string());
+        let uuid = Uuid::from_u128(4 + nsid);
+        file(root, &format!("{block}/uuid"), &uuid.to_string());
+        file(root, &format!("{block}/size"), "2048");
+        file(root, &format!("{block}/device/subsysnqn"), NQN);
+        file(root, &format!("dev/nvme3n{nsid}"), "");
+    }
+}
+
+#[test]
+fn a_subsystem_stays_connected_while_another_of_its_namespaces_is_attached() {
+    let root = tempfile::tempdir().unwrap();
+    appliance(root.path());
+    let deleted = || {
+        let file = root.path().join("sys/class/nvme/nvme3/delete_controller");
+        fs::read_to_string(file).unwrap() == "1"
+    };
+    let kernel = method(root.path());
+    let other = Spec {
+        id: "b".into(),
+        volume_uuid: Uuid::from_u128(6),
+        ..spec()
+    };
+    assert!(kernel.attach(&spec()).unwrap().path.ends_with("nvme3n1"));
+    assert!(kernel.attach(&other).unwrap().path.ends_with("nvme3n2"));
+    kernel.detach(&spec()).unwrap();
+    assert!(!deleted());
+    kernel.detach(&other).unwrap();
+    assert!(deleted());
+}
+
+#[test]
+fn a_namespace_with_a_name_is_not_taken_for_one_without() {
+    let root = tempfile::tempdir().unwrap();
+    appliance(root.path());
+    let kernel = method(root.path());
+    let unnamed = Spec {
+        volume_uuid: Uuid::nil(),
+        foreign: Some(crate::Foreign {
+            name: Some(crate::ForeignName::Nsid(2)),
+            host: None,
+        }),
+        ..spec()
+    };
+    assert_eq!(kernel.device(&unnamed), None);
+    file(
+        root.path(),
+        "sys/block/nvme3n2/uuid",
+        &Uuid::nil().to_string(),
+    );
+    let device = kernel.device(&unnamed).unwrap();
+    assert!(device.path.ends_with("nvme3n2"));
 }

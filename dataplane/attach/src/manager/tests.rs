@@ -99,6 +99,7 @@ fn spec(id: &str) -> Spec {
         id: id.into(),
         subsystem_nqn: "nqn.2026-11.io.roadstead:example".into(),
         volume_uuid: Uuid::from_u128(7),
+        foreign: None,
         paths: vec![path("10.0.0.1:4420")],
         read_only: false,
         method: None,

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use roadstead_api::v1;
 use roadstead_api::v1::node_server::Node as NodeApi;
-use roadstead_attach::{AttachError, Manager, PathSpec, Spec};
+use roadstead_attach::{AttachError, Foreign, ForeignName, HostIdentity, Manager, PathSpec, Spec};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
+use uuid::Uuid;
 
 use crate::desired;
+use crate::external::Looker;
 use crate::keeper::{ApplyError, Keeper};
 use crate::report::{Reporter, attachment, without_counters};
 
@@ -38,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) keeper: Keeper,
     pub(crate) reporter: Reporter,
     pub(crate) attachments: Arc<Manager>,
+    pub(crate) looker: Arc<Looker>,
 }
 
 /// The API as seen from one origin.
@@ -58,6 +61,19 @@ impl Service {
                 "{call} is for callers on the node: use the unix socket"
             ))),
         }
+    }
+
+    /// Whom this node is to an appliance, if not itself.
+    fn host(&self, external: &str) -> Result<Option<HostIdentity>, Status> {
+        if external.is_empty() {
+            return Ok(None);
+        }
+        let known = self.node.looker.host(external);
+        known.ok_or_else(|| {
+            Status::unavailable(format!(
+                "external: this node was not told of the appliance '{external}' yet; try again"
+            ))
+        })
     }
 
     /// Runs a call of the attachments' manager where it may block.
@@ -113,7 +129,9 @@ impl NodeApi for Service {
         request: Request<v1::AttachRequest>,
     ) -> Result<Response<v1::AttachResponse>, Status> {
         self.only_at_socket("Attach")?;
-        let spec = attach_spec(request.into_inner())?;
+        let request = request.into_inner();
+        let host = self.host(&request.external)?;
+        let spec = attach_spec(request, host)?;
         let attached = self.blocking(move |manager| manager.attach(spec)).await?;
         Ok(Response::new(v1::AttachResponse {
             attachment: Some(attachment(&attached)),
@@ -167,10 +185,11 @@ async fn watch(node: Arc<Node>, reports: mpsc::Sender<Result<v1::NodeReport, Sta
     }
 }
 
-fn attach_spec(request: v1::AttachRequest) -> Result<Spec, Status> {
+fn attach_spec(request: v1::AttachRequest, host: Option<HostIdentity>) -> Result<Spec, Status> {
     let wrong = |field: &str, what: String| Status::invalid_argument(format!("{field}: {what}"));
-    let volume_uuid =
-        desired::uuid(&request.volume_uuid).map_err(|what| wrong("volume_uuid", what))?;
+    let (volume_uuid, name) = namespace(&request).map_err(|(field, what)| wrong(field, what))?;
+    let foreign = (name.is_some() || host.is_some() || !request.external.is_empty())
+        .then_some(Foreign { name, host });
     let mut paths = Vec::new();
     for (i, portal) in request.paths.iter().enumerate() {
         let portal = desired::portal(portal)
@@ -181,11 +200,43 @@ fn attach_spec(request: v1::AttachRequest) -> Result<Spec, Status> {
         id: request.id,
         subsystem_nqn: request.subsystem_nqn,
         volume_uuid,
+        foreign,
         paths,
         read_only: request.read_only,
         method: Some(request.method).filter(|method| !method.is_empty()),
         ctrl_loss_timeout_s: request.ctrl_loss_timeout_s,
     })
+}
+
+/// Which namespace is meant: its UUID, or what else it is known by.
+fn namespace(
+    request: &v1::AttachRequest,
+) -> Result<(Uuid, Option<ForeignName>), (&'static str, String)> {
+    let v1::AttachRequest {
+        volume_uuid,
+        nguid,
+        nsid,
+        ..
+    } = request;
+    match (nguid.as_str(), *nsid) {
+        ("", 0) => {
+            let uuid = desired::uuid(volume_uuid).map_err(|what| ("volume_uuid", what))?;
+            Ok((uuid, None))
+        }
+        _ if !volume_uuid.is_empty() => {
+            let what = "only one of volume_uuid, nguid and nsid names a namespace";
+            Err(("volume_uuid", what.to_owned()))
+        }
+        (nguid, 0) => match Uuid::try_parse(nguid) {
+            Ok(bits) => Ok((Uuid::nil(), Some(ForeignName::Nguid(bits.into_bytes())))),
+            Err(_) => Err(("nguid", format!("'{nguid}' is not 32 hexadecimal digits"))),
+        },
+        ("", nsid) => Ok((Uuid::nil(), Some(ForeignName::Nsid(nsid)))),
+        _ => Err((
+            "nsid",
+            "only one of nguid and nsid names a namespace".to_owned(),
+        )),
+    }
 }
 
 /// The one map from what can go wrong with an attachment to a gRPC status.

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
-use roadstead_attach::PATHS_MAX;
+use roadstead_attach::{HostIdentity, PATHS_MAX};
 use roadstead_nvme::{Portal, Transport};
 use roadstead_target::{AnaStates, PortalRules};
 use uuid::Uuid;
@@ -19,6 +19,11 @@ mod value;
 
 use value::*;
 pub(crate) use value::{ana_state_message, nqn, uuid};
+
+/// Most appliances of a state: each has a thread.
+const EXTERNALS_MAX: usize = 64;
+/// Most addresses of an appliance.
+const EXTERNAL_ADDRESSES_MAX: usize = 16;
 
 /// Largest namespace identifier that a subsystem can have.
 pub(crate) const NSID_MAX: u32 = 1024;
@@ -35,6 +40,29 @@ pub(crate) struct Desired {
     pub(crate) rules: PortalRules,
     /// The paths that attachments of this node should have, by id.
     pub(crate) attachments: BTreeMap<String, Vec<Portal>>,
+    /// Foreign appliances to look at.
+    pub(crate) externals: Vec<ExternalSpec>,
+}
+
+/// A foreign appliance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExternalSpec {
+    pub(crate) name: String,
+    pub(crate) source: ExternalSource,
+    /// Whom this node is there, if not itself.
+    pub(crate) host: Option<HostIdentity>,
+}
+
+/// How an appliance is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExternalSource {
+    /// By discovery services; all that they tell of, or one subsystem of it.
+    Discovery {
+        services: Vec<Portal>,
+        nqn: Option<String>,
+    },
+    /// One subsystem, at these portals.
+    Subsystem { nqn: String, portals: Vec<Portal> },
 }
 
 /// A drive that should carry a pool.
@@ -93,6 +121,9 @@ pub(crate) enum Hosts {
     Listed(BTreeSet<String>),
 }
 
+/// What is said of a value that came from a Secret.
+const SECRET: &str = "cannot be used; it is not shown";
+
 /// Which message of a state is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -105,6 +136,7 @@ pub(crate) enum Place {
     Referral(usize),
     Attachment(usize),
     AttachmentPath(usize, usize),
+    External(usize),
 }
 
 impl std::fmt::Display for Place {
@@ -119,6 +151,7 @@ impl std::fmt::Display for Place {
             Self::Referral(i) => write!(f, "referrals[{i}]"),
             Self::Attachment(i) => write!(f, "attachments[{i}]"),
             Self::AttachmentPath(i, j) => write!(f, "attachments[{i}].paths[{j}]"),
+            Self::External(i) => write!(f, "externals[{i}]"),
         }
     }
 }
@@ -148,6 +181,7 @@ pub(crate) fn parse(state: &v1::NodeState) -> Result<Desired, Vec<Invalid>> {
             .into_iter()
             .collect(),
         rules: std::mem::take(&mut parser.rules),
+        externals: collect(&state.externals, |i, external| parser.external(i, external)),
     };
     if parser.invalid.is_empty() {
         Ok(desired)
@@ -193,6 +227,7 @@ struct Parser {
     exported: HashSet<Uuid>,
     portals: HashSet<Portal>,
     attachments: HashSet<String>,
+    externals: HashSet<String>,
     rules: PortalRules,
 }
 
@@ -388,6 +423,72 @@ impl Parser {
             paths.push(path.ok()?);
         }
         (!paths.is_empty()).then(|| (message.id.clone(), paths))
+    }
+
+    fn external(&mut self, i: usize, external: &v1::External) -> Option<ExternalSpec> {
+        let place = Place::External(i);
+        let name = self.check(place, "name", name(&external.name))?;
+        if self.externals.len() >= EXTERNALS_MAX || !self.externals.insert(name.clone()) {
+            let what = format!("'{name}' is there twice, or there are more than {EXTERNALS_MAX}");
+            self.wrong(place, "name", what);
+            return None;
+        }
+        let given = |text: &str| {
+            Some(text)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
+        let nqn = given(&external.nqn).map(|nqn| self.check(place, "nqn", value::nqn(&nqn)));
+        let services = self.addresses(place, "discovery", &external.discovery)?;
+        let portals = self.addresses(place, "portals", &external.portals)?;
+        let source = match (nqn, services.is_empty(), portals.is_empty()) {
+            (nqn, false, true) => ExternalSource::Discovery {
+                services,
+                nqn: nqn.map_or(Some(None), |nqn| nqn.map(Some))?,
+            },
+            (Some(nqn), true, false) => ExternalSource::Subsystem { nqn: nqn?, portals },
+            _ => {
+                self.wrong(
+                    place,
+                    "portals",
+                    "discovery alone, or nqn and portals, are needed",
+                );
+                return None;
+            }
+        };
+        let host = match (external.host_nqn.as_str(), external.host_id.as_str()) {
+            ("", "") => None,
+            (nqn, id) => Some(HostIdentity {
+                nqn: self.check(
+                    place,
+                    "host_nqn",
+                    value::nqn(nqn).map_err(|_| SECRET.into()),
+                )?,
+                id: self.check(place, "host_id", uuid(id).map_err(|_| SECRET.into()))?,
+            }),
+        };
+        Some(ExternalSpec { name, source, host })
+    }
+
+    fn addresses(
+        &mut self,
+        place: Place,
+        field: &'static str,
+        all: &[v1::Portal],
+    ) -> Option<Vec<Portal>> {
+        if all.len() > EXTERNAL_ADDRESSES_MAX {
+            self.wrong(
+                place,
+                field,
+                format!("there are more than {EXTERNAL_ADDRESSES_MAX}"),
+            );
+            return None;
+        }
+        let parsed = all.iter().map(|message| {
+            let what = |(part, what)| format!("{part}: {what}");
+            self.check(place, field, portal(message).map_err(what))
+        });
+        parsed.collect()
     }
 
     fn ana_states(&mut self, place: Place, message: &v1::Portal) -> Option<AnaStates> {

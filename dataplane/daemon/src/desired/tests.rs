@@ -243,3 +243,64 @@ fn attachments_have_paths_to_other_nodes() {
         ]
     );
 }
+
+#[test]
+fn appliances_have_rules() {
+    let portal = |address: &str| v1::Portal {
+        transport: 1,
+        address: address.into(),
+        port: 4420,
+        ..Default::default()
+    };
+    let nqn = "nqn.2014-08.com.example:array";
+    let good = v1::External {
+        name: "x".into(),
+        nqn: nqn.into(),
+        portals: vec![portal("192.0.2.1")],
+        host_nqn: "nqn.2014-08.com.example:host".into(),
+        host_id: A.into(),
+        ..Default::default()
+    };
+    let discovery = v1::External {
+        name: "y".into(),
+        discovery: vec![portal("192.0.2.1")],
+        ..Default::default()
+    };
+    let state = |externals: &[v1::External]| v1::NodeState {
+        externals: externals.to_vec(),
+        ..Default::default()
+    };
+    let parsed = parse(&state(&[good.clone(), discovery.clone()])).unwrap();
+    assert_eq!(parsed.externals.len(), 2);
+    assert_eq!(parsed.externals[0].host.as_ref().unwrap().id.to_string(), A);
+    assert_eq!(parsed.externals[1].host, None);
+    type Change = fn(&mut v1::External);
+    let table: &[(Change, &str)] = &[
+        (|e| e.name.clear(), "externals[0].name"),
+        (|e| e.nqn.clear(), "externals[0].portals: discovery alone"),
+        (
+            |e| e.discovery = e.portals.clone(),
+            "externals[0].portals: discovery alone",
+        ),
+        (
+            |e| e.portals[0].address = "array".into(),
+            "externals[0].portals: address: 'array'",
+        ),
+        (
+            |e| e.host_id = "x".into(),
+            "externals[0].host_id: cannot be used",
+        ),
+        (
+            |e| e.host_nqn = "secret".into(),
+            "externals[0].host_nqn: cannot be used",
+        ),
+    ];
+    for (change, wanted) in table {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let said = messages(&state(&[bad])).join("; ");
+        assert!(said.contains(wanted) && !said.contains("secret"), "{said}");
+    }
+    let twice = messages(&state(&[good.clone(), good]));
+    assert_eq!(twice.len(), 1, "{twice:?}");
+}
