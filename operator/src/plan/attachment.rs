@@ -297,7 +297,7 @@ fn ready_on_appliance<'a>(
             format!("waits for node {node} to take in what it is told of appliance {target}");
         return Some((Status::False, reason::APPLYING, message));
     }
-    let ends = external::ends(snapshot, bound, node);
+    let ends = external::ends(index, bound, node);
     let portals = ends.iter().flat_map(|e| &e.portals);
     let mut open = portals.filter(|p| p.listening);
     if !open.any(|p| status.paths.iter().any(|path| choice::is_at(path, &p.key))) {

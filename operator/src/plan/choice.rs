@@ -41,7 +41,7 @@ pub(super) fn choose<'a>(
             let report = snapshot.live_report(place.node);
             report.map(|report| ends::target(snapshot, place.node, report))
         }
-        Home::Appliance(bound) => external::ends(snapshot, bound, node),
+        Home::Appliance(bound) => external::ends(index, bound, node),
     };
     let (Some(target), Some(host)) = (target, ends::host(snapshot, node)) else {
         return Ok(None);

@@ -1,11 +1,12 @@
 //! The snapshot with the cross references that decisions need, so that a plan's cost grows with the number of
 //! objects and not with its square.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use roadstead_api::v1::{AttachmentReport, External, NodeState, VolumeReport};
 use roadstead_crds::{NVMeAttachment, NVMeNamespace};
 
+use super::external::{self, View};
 use super::placement::{Placement, VolumeKey, bound, placement};
 use crate::snapshot::Snapshot;
 
@@ -22,6 +23,10 @@ pub(super) struct Index<'a> {
     pub(super) attachments_of: BTreeMap<&'a str, Vec<(&'a str, &'a NVMeAttachment)>>,
     /// Attachments of a node, in name order.
     pub(super) attachments_on: BTreeMap<&'a str, Vec<&'a NVMeAttachment>>,
+    /// What the nodes see of the Targets that are appliances.
+    pub(super) views: BTreeMap<&'a str, View<'a>>,
+    /// Nodes that look at every appliance.
+    pub(super) lookers: BTreeSet<&'a str>,
     volume_reports: HashMap<(&'a str, &'a str), &'a VolumeReport>,
     attachment_reports: HashMap<(&'a str, VolumeKey<'a>), &'a AttachmentReport>,
 }
@@ -35,6 +40,8 @@ impl<'a> Index<'a> {
             volumes_of_target: BTreeMap::new(),
             attachments_of: BTreeMap::new(),
             attachments_on: BTreeMap::new(),
+            views: external::views(snapshot),
+            lookers: external::lookers(snapshot),
             volume_reports: HashMap::new(),
             attachment_reports: HashMap::new(),
         };

@@ -38,7 +38,7 @@ pub(super) fn decide(
     }
     let old = target.status.clone().unwrap_or_default();
     let mut new = match &target.spec.external {
-        Some(source) => external::status(index.snapshot, name, target, source, &old),
+        Some(source) => external::status(index, name, target, source, &old),
         None => status(index, rooms, name, target, &old),
     };
     if meta.deletion_timestamp.is_some() {

@@ -249,15 +249,15 @@ impl Method for KernelMethod {
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
         let fresh = self.controllers(spec).is_empty();
-        let user = |table: &mut HashMap<String, HashSet<String>>| {
-            let users = table.entry(spec.subsystem_nqn.clone()).or_default();
-            users.insert(spec.id.clone())
-        };
-        let is_new = user(&mut self.users());
+        let is_new = self
+            .users()
+            .entry(spec.subsystem_nqn.clone())
+            .or_default()
+            .insert(spec.id.clone());
         let result = self.connect(spec).and_then(|()| self.finish(spec));
         if result.is_err() {
             if fresh
-                && !self.is_shared(spec)?
+                && !self.is_shared(spec).unwrap_or(true)
                 && let Err(error) = self.disconnect(spec)
             {
                 warn!(id = spec.id, %error, "cannot disconnect after a failed attach");

@@ -17,7 +17,7 @@ use super::placement::{VolumeKey, bound, is_protected};
 use crate::snapshot::{Link, Snapshot};
 
 pub(super) use target::status;
-pub(super) use view::ends;
+pub(super) use view::{View, ends};
 pub(super) use volume::decide;
 
 /// So many nodes look at an appliance, beside those that use it: enough to see whether it is there, few enough to be no load.
@@ -33,6 +33,15 @@ pub(super) fn claims(snapshot: &Snapshot) -> Claims<'_> {
         .collect()
 }
 
+/// What the nodes see of every appliance.
+pub(super) fn views(snapshot: &Snapshot) -> BTreeMap<&str, View<'_>> {
+    let targets = snapshot.targets.iter();
+    targets
+        .filter(|(_, target)| target.spec.external.is_some())
+        .map(|(name, _)| (name.as_str(), View::of(snapshot, name)))
+        .collect()
+}
+
 /// The volume is a namespace of an appliance, or shall be one.
 pub(super) fn is_external(namespace: &NVMeNamespace) -> bool {
     namespace.spec.external.is_some()
@@ -45,14 +54,14 @@ pub(super) fn of_node(index: &Index<'_>, node: &str) -> Vec<External> {
         .filter(|(_, target)| is_protected(target.metadata.finalizers.as_ref()))
         .filter(|(name, target)| {
             target.spec.external.is_some()
-                && (lookers(index.snapshot).contains(node) || is_used_by(index, name, node))
+                && (index.lookers.contains(node) || is_used_by(index, name, node))
         })
         .filter_map(|(name, target)| message(index.snapshot, name, target))
         .collect()
 }
 
 /// Nodes that look at every appliance: the first that are connected, else the first of all.
-fn lookers(snapshot: &Snapshot) -> BTreeSet<&str> {
+pub(super) fn lookers(snapshot: &Snapshot) -> BTreeSet<&str> {
     let mut all: Vec<_> = snapshot.dataplanes.iter().collect();
     all.sort_by_key(|(name, dataplane)| (dataplane.link != Link::Up, *name));
     let first = all.into_iter().take(LOOKERS_MAX);

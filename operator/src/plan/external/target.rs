@@ -11,6 +11,7 @@ use roadstead_crds::{
 use super::view::{Subsystem, View};
 use super::{Claims, claims};
 use crate::plan::choice::wire_word;
+use crate::plan::index::Index;
 use crate::plan::placement::VolumeKey;
 use crate::plan::reach::list_names;
 use crate::policy::PathKey;
@@ -27,13 +28,15 @@ type Verdict = (Status, &'static str, String);
 
 /// The next status of the Target `name`.
 pub(in crate::plan) fn status(
-    snapshot: &Snapshot,
+    index: &Index<'_>,
     name: &str,
     target: &Target,
     source: &ExternalSource,
     old: &TargetStatus,
 ) -> TargetStatus {
-    let view = View::of(snapshot, name);
+    let snapshot = index.snapshot;
+    let unknown = View::default();
+    let view = index.views.get(name).unwrap_or(&unknown);
     let generation = target.metadata.generation;
     let unseen = TargetStatus {
         conditions: find(&old.conditions, READY).cloned().into_iter().collect(),
@@ -41,7 +44,7 @@ pub(in crate::plan) fn status(
     };
     let verdict = match secret(snapshot, source) {
         Err(verdict) => verdict,
-        Ok(()) if view.is_seen => verdict(&view),
+        Ok(()) if view.is_seen => verdict(view),
         Ok(()) if snapshot.dataplanes.is_empty() => {
             let message = "no Roadstead node pod runs, so nobody can look at it".into();
             (Status::Unknown, reason::NO_DATAPLANE, message)

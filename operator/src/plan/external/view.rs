@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use roadstead_api::v1::{ExternalNamespace, ExternalPortal, ExternalReport, PortalReach};
 
 use crate::plan::ends::path_key;
+use crate::plan::index::Index;
 use crate::plan::placement::{Bound, VolumeKey};
 use crate::policy::{Link, PathKey, Portal, RoceVersion, TargetNode};
 use crate::snapshot::Snapshot;
 
 /// An appliance as all nodes together see it.
 #[derive(Debug, Default)]
-pub(super) struct View<'a> {
+pub(in crate::plan) struct View<'a> {
     /// A node that is connected has looked.
     pub(super) is_seen: bool,
     /// Why nodes could not even look: node and reason.
@@ -101,18 +102,18 @@ fn is_reached(portal: &ExternalPortal) -> bool {
 
 /// The appliance as the other end for a pod on `node`: as that node sees it, or as others do while it has not looked.
 pub(in crate::plan) fn ends(
-    snapshot: &Snapshot,
+    index: &Index<'_>,
     bound: &Bound<'_>,
     node: &str,
 ) -> Option<TargetNode> {
-    let own = report(snapshot, node, bound.target).and_then(|report| {
+    let own = report(index.snapshot, node, bound.target).and_then(|report| {
         let mut subsystems = report.subsystems.iter();
         subsystems.find(|s| s.nqn == bound.nqn)
     });
     let portals: Vec<Portal> = match own {
         Some(subsystem) => subsystem.portals.iter().filter_map(end).collect(),
         None => {
-            let view = View::of(snapshot, bound.target);
+            let view = index.views.get(bound.target)?;
             let subsystem = view.subsystems.get(bound.nqn)?;
             subsystem
                 .portals

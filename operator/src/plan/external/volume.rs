@@ -141,7 +141,8 @@ fn seek<'a>(
     if target.metadata.deletion_timestamp.is_some() {
         return Err((reason::NO_TARGET, format!("Target {name} is being deleted")));
     }
-    let view = View::of(index.snapshot, name);
+    let unknown = View::default();
+    let view = index.views.get(name).unwrap_or(&unknown);
     let suits = |nqn: &str| wanted.nqn.as_deref().is_none_or(|given| given == nqn);
     let all = view.subsystems.iter().filter(|(nqn, _)| suits(nqn));
     let found: Vec<_> = all
@@ -208,7 +209,8 @@ fn is_named(wanted: &ExternalNamespace, found: &v1::ExternalNamespace) -> bool {
 
 /// Follows what the volume is bound to; `None`: nobody can tell yet.
 fn follow(index: &Index<'_>, bound: &Bound<'_>, new: &mut NVMeNamespaceStatus) -> Option<Verdict> {
-    let view = View::of(index.snapshot, bound.target);
+    let unknown = View::default();
+    let view = index.views.get(bound.target).unwrap_or(&unknown);
     if !index.snapshot.targets.contains_key(bound.target) {
         let message = format!(
             "there is no Target {} any more: create it again",
