@@ -11,6 +11,9 @@ use crate::{HostIdentity, PathSpec};
 const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Keep-alive time-out.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The same when there is another path: the kernel finds a dark one by this alone, and the shortest that it knows keeps
+/// I/O waiting for less than two seconds.
+const KEEP_ALIVE_SHORT: Duration = Duration::from_secs(1);
 /// Most I/O queues asked for; the target may give fewer.
 const IO_QUEUES_MAX: usize = 8;
 
@@ -29,6 +32,8 @@ pub(super) struct Options<'a> {
     pub(super) path: &'a PathSpec,
     pub(super) host: &'a HostIdentity,
     pub(super) ctrl_loss_timeout: Duration,
+    /// I/O can go over another path.
+    pub(super) has_other: bool,
     pub(super) cpus: usize,
 }
 
@@ -45,7 +50,11 @@ impl Options<'_> {
             self.host.nqn,
             self.host.id,
             self.cpus.clamp(1, IO_QUEUES_MAX),
-            KEEP_ALIVE.as_secs(),
+            if self.has_other {
+                KEEP_ALIVE_SHORT.as_secs()
+            } else {
+                KEEP_ALIVE.as_secs()
+            },
             RECONNECT_DELAY.as_secs(),
             self.ctrl_loss_timeout.as_secs(),
         )
@@ -100,7 +109,7 @@ mod tests {
                 transport,
                 address: "10.0.0.1:4420".parse().unwrap(),
             };
-            line_to(path.into())
+            line_to(path.into(), false)
         };
         assert_eq!(
             line(Transport::Tcp),
@@ -109,9 +118,11 @@ mod tests {
              nr_io_queues=8,keep_alive_tmo=5,reconnect_delay=2,ctrl_loss_tmo=600"
         );
         assert!(line(Transport::Rdma).contains(",transport=rdma,traddr=10.0.0.1,trsvcid=4420,"));
+        let path = "10.0.0.1:4420".parse::<Portal>();
+        assert!(line_to(path.unwrap().into(), true).contains(",keep_alive_tmo=1,"));
     }
 
-    fn line_to(path: PathSpec) -> String {
+    fn line_to(path: PathSpec, has_other: bool) -> String {
         let options = Options {
             nqn: "nqn.2026-11.io.roadstead:example",
             path: &path,
@@ -120,6 +131,7 @@ mod tests {
                 id: Uuid::from_u128(1),
             },
             ctrl_loss_timeout: Duration::from_secs(600),
+            has_other,
             cpus: 64,
         };
         options.to_line()

@@ -131,6 +131,7 @@ impl KernelMethod {
             path,
             host: spec.host(&self.host),
             ctrl_loss_timeout: spec.ctrl_loss_timeout(),
+            has_other: spec.paths.len() > 1,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         };
         match fabrics::connect(&self.dev.join("nvme-fabrics"), &options) {
