@@ -17,13 +17,18 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 mod error;
 mod loopdev;
 mod manager;
 mod method;
 mod names;
+mod remote;
+mod served;
 mod spec;
+mod ublk;
+mod volume;
 
 pub mod fuse;
 pub mod holder;
@@ -46,12 +51,14 @@ pub fn default_methods(
     host: &HostIdentity,
     held: Option<(holder::Holder, HashMap<String, OwnedFd>)>,
 ) -> Result<Vec<Box<dyn Method>>, AttachError> {
-    let mut fuse = fuse::FuseMethod::new(host.clone());
+    let remote = Arc::new(remote::Remote::new(host.clone()));
+    let mut fuse = fuse::FuseMethod::shared(Arc::clone(&remote));
     if let Some((holder, held)) = held {
         fuse = fuse.held_by(holder, held);
     }
     Ok(vec![
         Box::new(kernel::KernelMethod::new(host.clone())),
+        Box::new(served::Served::new(ublk::Ublk::default(), remote)),
         Box::new(fuse),
     ])
 }
