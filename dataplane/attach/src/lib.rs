@@ -24,6 +24,7 @@ mod loopdev;
 mod manager;
 mod method;
 mod names;
+mod nbd;
 mod remote;
 mod served;
 mod spec;
@@ -58,7 +59,11 @@ pub fn default_methods(
     }
     Ok(vec![
         Box::new(kernel::KernelMethod::new(host.clone())),
-        Box::new(served::Served::new(ublk::Ublk::default(), remote)),
+        Box::new(served::Served::new(
+            ublk::Ublk::default(),
+            Arc::clone(&remote),
+        )),
+        Box::new(served::Served::new(nbd::Nbd, remote)),
         Box::new(fuse),
     ])
 }
