@@ -54,6 +54,8 @@ pub(crate) struct AttachArgs {
 #[derive(Clone, Copy, ValueEnum)]
 enum Method {
     Kernel,
+    Ublk,
+    Nbd,
     Fuse,
 }
 
@@ -112,6 +114,8 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         method: match args.method {
             None => "",
             Some(Method::Kernel) => "kernel",
+            Some(Method::Ublk) => "ublk",
+            Some(Method::Nbd) => "nbd",
             Some(Method::Fuse) => "fuse",
         }
         .into(),

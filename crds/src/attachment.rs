@@ -123,7 +123,7 @@ pub struct NVMeAttachmentStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub host_nqn: Option<String>,
-    /// How the node made the block device: `kernel` or `fuse`.
+    /// How the node made the block device: `kernel`, `ublk`, `nbd` or `fuse`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub attach_method: Option<String>,

@@ -83,7 +83,7 @@ pub struct NVMeHostStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub transports: Vec<String>,
-    /// Ways to make a block device, the best first: `kernel`, `fuse`.
+    /// Ways to make a block device, the best first: `kernel`, `ublk`, `nbd`, `fuse`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub attach_methods: Vec<String>,

@@ -30,10 +30,17 @@ for _ in $(seq 50); do [ -b "$dev" ] || break; sleep 0.1; done
 [ ! -b "$dev" ] || die "the device is still there after detach"
 roadstead --socket $S detach a || die "detach of what is gone fails"
 
-# Where the kernel has no NVMe host the same call gives a loop device over FUSE.
-modprobe -a fuse loop
-attach --method fuse || die "attach by FUSE: $(tail -n 20 /tmp/log)"
-dev=$(roadstead --socket $S attachments | grep -oE '/dev/loop[0-9]+')
-fio --name=verify --filename="$dev" --rw=randrw --bs=4k --size=16M --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --minimal >/dev/null
-roadstead --socket $S detach a
+# Where the kernel has no NVMe host the same call gives a device of another driver.
+modprobe -a ublk_drv nbd fuse loop
+for method in ublk nbd fuse; do
+  dev=$(attach --method $method) || die "attach by $method: $(tail -n 20 /tmp/log)"
+  roadstead --socket $S attachments | grep "$method" | grep -q "$dev" || die "the list does not say $method and $dev"
+  fio --name=verify --filename="$dev" --rw=randrw --bs=4k --size=16M --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --minimal >/dev/null
+  dd if=/dev/urandom of="$dev" bs=1M count=4 oflag=direct conv=fsync status=none
+  blkdiscard -z -o 1M -l 1M "$dev"
+  cmp -n 1048576 "$dev" /dev/zero 1048576 || die "zeroes written by $method do not read as zeroes"
+  roadstead --socket $S detach a
+done
 [ -z "$(losetup -n -l)" ] || die "a loop device is left: $(losetup -l)"
+[ ! -e /sys/block/nbd0/pid ] || die "an nbd device is left"
+[ -z "$(ls /sys/class/ublk-char)" ] || die "a ublk device is left"

@@ -281,7 +281,7 @@ pub struct HostReport {
     /// as an initiator
     #[prost(enumeration = "Transport", repeated, tag = "4")]
     pub transports: ::prost::alloc::vec::Vec<i32>,
-    /// kernel, fuse
+    /// kernel, ublk, nbd, fuse
     #[prost(string, repeated, tag = "5")]
     pub attach_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "6")]
@@ -508,7 +508,7 @@ pub struct AttachRequest {
     pub paths: ::prost::alloc::vec::Vec<Portal>,
     #[prost(bool, tag = "5")]
     pub read_only: bool,
-    /// kernel or fuse; empty: the best that the node has.
+    /// kernel, ublk, nbd or fuse; empty: the best that the node has.
     #[prost(string, tag = "6")]
     pub method: ::prost::alloc::string::String,
     /// Seconds that I/O waits for a lost connection before it fails; 0: the daemon's default (600).
@@ -554,10 +554,10 @@ pub struct AttachmentReport {
     pub subsystem_nqn: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub volume_uuid: ::prost::alloc::string::String,
-    /// kernel, fuse
+    /// kernel, ublk, nbd, fuse
     #[prost(string, tag = "4")]
     pub method: ::prost::alloc::string::String,
-    /// /dev/nvme0n1, /dev/loop3
+    /// /dev/nvme0n1, /dev/ublkb0, /dev/nbd0, /dev/loop3
     #[prost(string, tag = "5")]
     pub device: ::prost::alloc::string::String,
     #[prost(uint64, tag = "6")]

@@ -48,6 +48,14 @@ pub enum AttachError {
         /// The device.
         device: PathBuf,
     },
+    /// The device cannot take another size while it is attached.
+    #[error("{} keeps its size until it is attached again: {reason}", device.display())]
+    FixedSize {
+        /// The device.
+        device: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
     /// The target shows another namespace than the one asked for, or none.
     #[error("subsystem {nqn} has no namespace with {wanted}: {found}")]
     WrongNamespace {

@@ -2,22 +2,22 @@
 //!
 //! A [`Manager`] holds the attachments of one node: it attaches, detaches and rescans by id, keeps each
 //! [`Spec`] in a file so that a restarted daemon makes them again, and picks the best [`Method`] that the
-//! node has: the kernel's own NVMe-oF host, over TCP and RDMA
-//! ([`kernel`]), else our initiator behind FUSE and a loop device
-//! ([`fuse`]). A later method implements [`Method`] and is put into the list; no caller changes.
+//! node has: the kernel's own NVMe-oF host, over TCP and RDMA ([`kernel`]), else our initiator behind ublk, nbd, or FUSE
+//! and a loop device ([`fuse`]). A later method implements [`Method`] and is put into the list; no caller changes.
 //!
 //! Guaranteed: every operation is idempotent; one operation at a time per id; a device that is mounted or
 //! held open exclusively is never taken away; a device whose namespace has another name (UUID, NGUID)
 //! than asked for is never handed out.
 //!
-//! Assumed: root, and (for FUSE) /dev/fuse and loop devices.
+//! Assumed: root, and the devices of the method.
 //!
-//! With FUSE, a device outlives its daemon where a [`holder`] keeps the connection to the kernel and that is Linux 6.9
-//! or newer. Otherwise its I/O fails from then on, and it is made again by the next daemon once nothing uses the old
-//! one any more.
+//! A device outlives its daemon: I/O waits, and the next daemon goes on with it. With FUSE that needs a [`holder`] that
+//! keeps the connection to the kernel, and Linux 6.9; otherwise the device's I/O fails from then on, and it is made again
+//! by the next daemon once nothing uses the old one any more.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 mod error;
 mod foreign;
@@ -25,7 +25,12 @@ mod loopdev;
 mod manager;
 mod method;
 mod names;
+mod nbd;
+mod remote;
+mod served;
 mod spec;
+mod ublk;
+mod volume;
 
 pub mod fuse;
 pub mod holder;
@@ -49,12 +54,18 @@ pub fn default_methods(
     host: &HostIdentity,
     held: Option<(holder::Holder, HashMap<String, OwnedFd>)>,
 ) -> Result<Vec<Box<dyn Method>>, AttachError> {
-    let mut fuse = fuse::FuseMethod::new(host.clone());
+    let remote = Arc::new(remote::Remote::new(host.clone()));
+    let mut fuse = fuse::FuseMethod::shared(Arc::clone(&remote));
     if let Some((holder, held)) = held {
         fuse = fuse.held_by(holder, held);
     }
     Ok(vec![
         Box::new(kernel::KernelMethod::new(host.clone())),
+        Box::new(served::Served::new(
+            ublk::Ublk::default(),
+            Arc::clone(&remote),
+        )),
+        Box::new(served::Served::new(nbd::Nbd, remote)),
         Box::new(fuse),
     ])
 }

@@ -18,7 +18,7 @@ pub enum Availability {
 /// A block device that stands for a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// `/dev/nvme0n1`, `/dev/loop3`.
+    /// `/dev/nvme0n1`, `/dev/ublkb0`, `/dev/nbd0`, `/dev/loop3`.
     pub path: PathBuf,
     /// Its size.
     pub size_bytes: u64,

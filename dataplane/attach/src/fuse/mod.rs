@@ -7,7 +7,6 @@
 
 mod mount;
 mod server;
-mod volume;
 mod wire;
 
 use std::collections::HashMap;
@@ -18,12 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use roadstead_initiator::{
-    ConnectError, Identity, Initiator, Limits, Namespace, Nqn, PathState as HostPathState,
-    Spec as InitiatorSpec,
-};
+use roadstead_initiator::Namespace;
 use roadstead_nvme::Transport;
-use roadstead_ring::ReactorConfig;
 use tracing::{info, warn};
 
 use crate::holder::Holder;
@@ -31,7 +26,8 @@ use crate::loopdev;
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
+use crate::remote::{Remote, carries, follow, is_read_only, path_statuses, set_io_flusher, usable};
+use crate::{AttachError, HostIdentity, PathSpec, PathStatus, Spec};
 use server::Server;
 
 /// Where the files are, unless told otherwise.
@@ -75,12 +71,11 @@ impl Size {
 
 /// Our initiator behind FUSE and loop devices. Its thread starts with the first attachment.
 pub struct FuseMethod {
-    host: HostIdentity,
+    remote: Arc<Remote>,
     run_dir: PathBuf,
     holder: Option<Holder>,
     /// Connections of the daemon before this one, by attachment, until they are taken up.
     held: Mutex<HashMap<String, OwnedFd>>,
-    initiator: Mutex<Option<Arc<Initiator>>>,
     table: Mutex<HashMap<String, Attached>>,
 }
 
@@ -92,12 +87,20 @@ impl FuseMethod {
 
     /// With the files elsewhere.
     pub fn with_run_dir(host: HostIdentity, run_dir: PathBuf) -> Self {
+        Self::over(Arc::new(Remote::new(host)), run_dir)
+    }
+
+    /// Over an initiator that other methods use, too.
+    pub(crate) fn shared(remote: Arc<Remote>) -> Self {
+        Self::over(remote, RUN_DIR.into())
+    }
+
+    fn over(remote: Arc<Remote>, run_dir: PathBuf) -> Self {
         Self {
-            host,
+            remote,
             run_dir,
             holder: None,
             held: Mutex::new(HashMap::new()),
-            initiator: Mutex::new(None),
             table: Mutex::new(HashMap::new()),
         }
     }
@@ -116,60 +119,6 @@ impl FuseMethod {
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Attached>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn initiator(&self) -> Result<Arc<Initiator>, ConnectError> {
-        let mut slot = self
-            .initiator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(initiator) = &*slot {
-            return Ok(Arc::clone(initiator));
-        }
-        // Memory that the threads on the way of the kernel's write-back allocate must not wait for it. The
-        // mark is inherited by threads started here.
-        let start = || {
-            set_io_flusher();
-            Initiator::start(ReactorConfig::default())
-        };
-        let started = std::thread::scope(|scope| scope.spawn(start).join());
-        let initiator = Arc::new(started.map_err(|_| ConnectError::Ended)??);
-        *slot = Some(Arc::clone(&initiator));
-        Ok(initiator)
-    }
-
-    /// The paths that the initiator can use, in their order.
-    fn usable(&self, spec: &Spec) -> Vec<PathSpec> {
-        let carried = |path: &&PathSpec| self.carries(path.transport) == Availability::Available;
-        spec.paths.iter().filter(carried).copied().collect()
-    }
-
-    fn connect(&self, spec: &Spec) -> Result<Namespace, AttachError> {
-        let invalid = |error: roadstead_initiator::NqnError| AttachError::InvalidSpec {
-            id: spec.id.clone(),
-            problem: error.to_string(),
-        };
-        let host = spec.host(&self.host);
-        let target = InitiatorSpec {
-            identity: Identity {
-                nqn: Nqn::new(&host.nqn).map_err(invalid)?,
-                id: host.id,
-            },
-            subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
-            namespace: spec.wanted(),
-            paths: self.usable(spec).iter().map(PathSpec::portal).collect(),
-            limits: Limits {
-                ctrl_loss: spec.ctrl_loss_timeout(),
-                ..Limits::default()
-            },
-            header_digest: false,
-            data_digest: false,
-        };
-        let connected = self.initiator().and_then(|i| i.connect(target));
-        connected.map_err(|error| AttachError::Unreachable {
-            nqn: spec.subsystem_nqn.clone(),
-            reason: error.to_string(),
-        })
     }
 
     /// Removes what a daemon that is gone has left: its loop device gives errors, as its file is dead.
@@ -233,7 +182,7 @@ impl FuseMethod {
         device: PathBuf,
         fuse: &OwnedFd,
     ) -> Result<Attached, AttachError> {
-        let namespace = self.connect(spec)?;
+        let namespace = self.remote.connect(spec)?;
         let fuse = fuse.try_clone();
         let served = fuse
             .map_err(AttachError::io("copy a descriptor"))
@@ -266,10 +215,11 @@ impl FuseMethod {
             device: device.clone(),
             is_there: Mutex::new(true),
         });
-        follow(spec, &namespace, Arc::clone(&size));
+        let followed = Arc::clone(&size);
+        follow(spec, &namespace, move || followed.apply());
         Attached {
             namespace,
-            paths: self.usable(spec),
+            paths: usable(spec),
             device,
             size,
             thread,
@@ -333,13 +283,7 @@ impl Method for FuseMethod {
     }
 
     fn carries(&self, transport: Transport) -> Availability {
-        match transport {
-            Transport::Tcp => Availability::Available,
-            Transport::Rdma => match roadstead_initiator::rdma_available() {
-                Ok(()) => Availability::Available,
-                Err(reason) => Availability::Missing(reason),
-            },
-        }
+        carries(transport)
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -360,7 +304,7 @@ impl Method for FuseMethod {
             });
         }
         self.clean(spec)?;
-        let namespace = self.connect(spec)?;
+        let namespace = self.remote.connect(spec)?;
         let attached = match self.make(spec, &namespace) {
             Ok(attached) => attached,
             Err(error) => {
@@ -416,38 +360,7 @@ impl Method for FuseMethod {
         let Some(attached) = table.get(&spec.id) else {
             return failed_paths(spec, "not attached");
         };
-        let reports = attached.namespace.paths();
-        let status = |(path, report): (&PathSpec, roadstead_initiator::PathReport)| PathStatus {
-            path: *path,
-            state: match report.state {
-                HostPathState::Live => PathState::Live,
-                HostPathState::Connecting => PathState::Connecting,
-                HostPathState::Failed => PathState::Failed,
-            },
-            message: report.message,
-            ..PathStatus::failed(*path, "")
-        };
-        attached.paths.iter().zip(reports).map(status).collect()
-    }
-}
-
-/// Has the device follow the namespace's size, on a thread that ends with the namespace. It is not the initiator's,
-/// which must go on while the kernel changes the size.
-fn follow(spec: &Spec, namespace: &Namespace, size: Arc<Size>) {
-    let (id, changes) = (spec.id.clone(), namespace.changes());
-    let run = move || {
-        for () in changes {
-            match size.apply() {
-                Ok(()) => {
-                    info!(id, device = %size.device.display(), "the device has the namespace's size")
-                }
-                Err(error) => warn!(id, %error, "cannot give the device its new size"),
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("resize".into()).spawn(run);
-    if let Err(error) = thread {
-        warn!(id = spec.id, %error, "the device will follow the namespace's size only when asked to");
+        path_statuses(&attached.paths, &attached.namespace)
     }
 }
 
@@ -455,10 +368,6 @@ fn follow(spec: &Spec, namespace: &Namespace, size: Arc<Size>) {
 /// opened through is gone.
 fn file_name(spec: &Spec) -> String {
     format!("roadstead-{}", spec.id)
-}
-
-fn is_read_only(spec: &Spec, namespace: &Namespace) -> bool {
-    spec.read_only || namespace.info().read_only
 }
 
 fn give_up(spec: &Spec, result: Result<(), AttachError>) {
@@ -484,16 +393,3 @@ fn join(spec: &Spec, thread: JoinHandle<()>) {
         warn!(id = spec.id, "the thread of the FUSE file has failed");
     }
 }
-
-/// Marks the calling thread as one that the kernel's write-back depends on.
-fn set_io_flusher() {
-    // SAFETY: this request takes a plain integer and changes a flag of the calling thread.
-    let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
-    if result != 0 {
-        let error = std::io::Error::last_os_error();
-        warn!(%error, "cannot mark a thread as I/O flusher");
-    }
-}
-
-/// From linux/prctl.h.
-const PR_SET_IO_FLUSHER: libc::c_int = 57;

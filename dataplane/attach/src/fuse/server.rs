@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use tracing::{debug, error};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::volume::Volume;
+use crate::remote::errno;
+use crate::volume::Volume;
+
 use super::wire::{
     Attr, AttrOut, EntryOut, FallocateIn, HEADER_BYTES, InHeader, InitIn, InitOut, MAJOR, MINOR,
     NODE_FILE, NODE_ROOT, NOTIFY_RESEND, OpenOut, OutHeader, StatfsOut, TransferIn, WriteOut,
@@ -317,20 +319,6 @@ fn init_answer(body: &[u8]) -> Answer {
 
 fn bytes<T: IntoBytes + Immutable + KnownLayout>(value: &T) -> Answer {
     Ok(Reply::Bytes(value.as_bytes().to_vec()))
-}
-
-fn errno(error: IoError) -> Errno {
-    use roadstead_initiator::Status;
-    match error {
-        IoError::Unsupported => Errno::OPNOTSUPP,
-        IoError::Status(status) => match Status(status.code()) {
-            Status::CAPACITY_EXCEEDED => Errno::NOSPC,
-            Status::NAMESPACE_WRITE_PROTECTED => Errno::ROFS,
-            Status::INVALID_OPCODE => Errno::OPNOTSUPP,
-            _ => Errno::IO,
-        },
-        IoError::PathLost | IoError::CacheLost | IoError::Closed => Errno::IO,
-    }
 }
 
 /// Answers a request. A request that the kernel has forgotten is not missed.

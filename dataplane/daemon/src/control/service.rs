@@ -246,7 +246,9 @@ fn attach_status(error: &AttachError) -> Status {
         AttachError::Conflict { .. } => Code::AlreadyExists,
         AttachError::InProgress { .. } => Code::Aborted,
         AttachError::Unknown { .. } => Code::NotFound,
-        AttachError::Unavailable { .. } | AttachError::Busy { .. } => Code::FailedPrecondition,
+        AttachError::Unavailable { .. }
+        | AttachError::Busy { .. }
+        | AttachError::FixedSize { .. } => Code::FailedPrecondition,
         AttachError::WrongNamespace { .. } => Code::FailedPrecondition,
         AttachError::Unreachable { .. } => Code::Unavailable,
         AttachError::Refused { .. } => Code::PermissionDenied,

@@ -4,7 +4,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
-use crate::fuse::volume::Done;
+use crate::volume::Done;
 
 const BLOCK: u32 = 512;
 const BLOCKS: usize = 64;

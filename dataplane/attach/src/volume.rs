@@ -1,12 +1,12 @@
-//! What the file's server needs of a namespace, so that it can be tested without one.
+//! What a server of block requests needs of a namespace, so that it can be tested without one.
 
 use roadstead_initiator::{IoError, Namespace, NamespaceRequest, Op};
 
 /// Called once with the outcome and the memory of the request.
-pub(super) type Done = Box<dyn FnOnce(Result<(), IoError>, Vec<u8>) + Send>;
+pub(crate) type Done = Box<dyn FnOnce(Result<(), IoError>, Vec<u8>) + Send>;
 
 /// A block device with many requests in flight.
-pub(super) trait Volume: Send + Sync + 'static {
+pub(crate) trait Volume: Send + Sync + 'static {
     /// Bytes of a block.
     fn block_bytes(&self) -> u32;
     /// Its size, in bytes, as last seen.
