@@ -243,6 +243,9 @@ impl Bench {
         let context = PublishContext {
             nqn: "nqn".into(),
             uuid: "uuid".into(),
+            nguid: String::new(),
+            nsid: 0,
+            external: String::new(),
             read_only: false,
             paths: vec![PathSpec {
                 transport: "tcp".into(),
