@@ -88,7 +88,7 @@ fn message(kind: u16, command: u8, attributes: &Attributes) -> Vec<u8> {
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(FLAGS_REQUEST_ACK.to_ne_bytes());
     // Sequence number and port: one request at a time, to the kernel.
-    bytes.extend([0; 8]);
+    bytes.extend([0_u8; 8]);
     bytes.extend([command, VERSION, 0, 0]);
     bytes.extend(&attributes.0);
     bytes

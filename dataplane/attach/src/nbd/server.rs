@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rustix::io::Errno;
 use tracing::warn;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::wire::{Asked, Reply, Request};
 use crate::remote::{errno, set_io_flusher};
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn nonsense_ends_the_connection() {
         for bytes in [
-            [0; 28],
+            [0_u8; 28],
             request(0, 0, 1, 0, u32::MAX - 511)
                 .as_bytes()
                 .try_into()

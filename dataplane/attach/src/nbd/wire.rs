@@ -79,10 +79,15 @@ impl Reply {
 
 /// The protocol has numbers of its own for a few errors; they are those of Linux.
 fn error_number(errno: Errno) -> u32 {
-    let known = [Errno::PERM, Errno::NOMEM, Errno::INVAL, Errno::NOSPC];
+    let known = [
+        Errno::PERM,
+        Errno::NOMEM,
+        Errno::INVAL,
+        Errno::NOSPC,
+        Errno::OPNOTSUPP,
+    ];
     let errno = match errno {
         Errno::ROFS => Errno::PERM,
-        Errno::OPNOTSUPP => Errno::OPNOTSUPP,
         errno if known.contains(&errno) => errno,
         _ => Errno::IO,
     };
