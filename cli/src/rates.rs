@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use roadstead_crds::quantity::for_people;
 
-use crate::inventory::Inventory;
+use crate::inventory::{APPLIANCE, Inventory};
 
 /// Pods with the daemon.
 const DAEMONS: &str = "app.kubernetes.io/name=roadstead,app.kubernetes.io/component=node";
@@ -53,7 +53,8 @@ pub(crate) async fn fill(client: &Client, inventory: &mut Inventory, name: &str)
     let users = inventory.attachments.iter().filter(|a| a.volume == name);
     let home = inventory.volumes.iter().filter(|v| v.name == name);
     let mut nodes: BTreeSet<String> = users.map(|a| a.node.clone()).collect();
-    nodes.extend(home.map(|v| v.node.clone()).filter(|node| !node.is_empty()));
+    let is_ours = |node: &String| !node.is_empty() && node != APPLIANCE;
+    nodes.extend(home.map(|v| v.node.clone()).filter(is_ours));
     let before = read(client, &nodes).await?;
     tokio::time::sleep(PAUSE).await;
     let after = read(client, &nodes).await?;

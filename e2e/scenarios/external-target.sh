@@ -97,7 +97,7 @@ discovery() {
   a=$(attachment_of "$v")
   wait_field "nvmeattachment/$a" .status.transport '^tcp$'
   until_ok 30 "both paths are live" paths_are "$a" "4420 4421"
-  kubectl roadstead explain "pvc/$v" || "$TARGET/$PROFILE/roadstead" explain "pvc/$v"
+  "$TARGET/$PROFILE/roadstead" explain "pvc/$v"
   verified_fio "$v" f 25 &
   io=$!
   sleep 3
