@@ -40,7 +40,8 @@ Y
 # The process that serves: the holder's child, if there is a holder.
 host_pid() {
   if [ -n "$HOLD" ]; then
-    grep -ls "^PPid:[[:space:]]*$HOST\$" /proc/[0-9]*/status | cut -d/ -f3
+    # A process that ends meanwhile makes grep fail.
+    { grep -ls "^PPid:[[:space:]]*$HOST\$" /proc/[0-9]*/status || true; } | cut -d/ -f3
   else
     echo "$HOST"
   fi
@@ -145,6 +146,6 @@ goes_over() {
   eventually 10 is_gone
   kill -TERM "$HOST" "$TARGET"
   wait "$HOST" "$TARGET" || true
-  if grep -s '^roadstead' /proc/[0-9]*/comm; then die "a process is left"; fi
+  if grep -qs '^roadstead' /proc/[0-9]*/comm; then die "a process is left"; fi
   echo "$1: $(wc -l </tmp/passes) passes of verified I/O"
 }
