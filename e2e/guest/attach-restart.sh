@@ -30,12 +30,22 @@ host_start() {
 stateDir: /tmp/host
 socket: $S
 metricsListen: 127.0.0.1:17422
+portals: []
+drives: []
+subsystems: []
 Y
   roadsteadd --config /tmp/host.yaml ${HOLD:+--hold} >>/tmp/host.log 2>&1 &
   HOST=$!
 }
 # The process that serves: the holder's child, if there is a holder.
-host_pid() { if [ -n "$HOLD" ]; then pgrep -P "$HOST"; else echo "$HOST"; fi; }
+host_pid() {
+  if [ -n "$HOLD" ]; then
+    # A process that ends meanwhile makes grep fail.
+    { grep -ls "^PPid:[[:space:]]*$HOST\$" /proc/[0-9]*/status || true; } | cut -d/ -f3
+  else
+    echo "$HOST"
+  fi
+}
 answers() { roadstead --socket $S attachments >/tmp/list 2>&1; }
 attached() { answers && grep -q "${DEV:-/dev/}" /tmp/list; }
 ios() { awk '{print $1 + $5}' "/sys/block/${DEV##*/}/stat"; }
@@ -136,6 +146,6 @@ goes_over() {
   eventually 10 is_gone
   kill -TERM "$HOST" "$TARGET"
   wait "$HOST" "$TARGET" || true
-  if pgrep -l 'roadstead'; then die "a process is left"; fi
+  if grep -qs '^roadstead' /proc/[0-9]*/comm; then die "a process is left"; fi
   echo "$1: $(wc -l </tmp/passes) passes of verified I/O"
 }
