@@ -43,9 +43,8 @@ impl Capabilities {
         let has_module = |name: &str| self.kernel_modules.iter().any(|m| m.name == name);
         let is_usable = |d: &v1::RdmaDevice| d.message.is_empty() && !d.gids.is_empty();
         let kernel = has_module("nvme_rdma") && has_module("nvme_fabrics");
-        let carries = |method: &&str| **method != "kernel" || kernel;
-        let rdma = methods.iter().any(|method| carries(&method))
-            && self.rdma_devices.iter().any(is_usable);
+        let carries = |method: &&str| *method != "kernel" || kernel;
+        let rdma = methods.iter().any(carries) && self.rdma_devices.iter().any(is_usable);
         let rdma = rdma.then_some(v1::Transport::Rdma);
         [v1::Transport::Tcp].into_iter().chain(rdma).collect()
     }
