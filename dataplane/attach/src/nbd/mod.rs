@@ -35,8 +35,6 @@ const DEAD_CONN_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// After so long the kernel looks whether a request was sent over a connection that is gone, and sends it again. It does
 /// nothing to a request of a connection that is there.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The kernel's own value, which a removed device gets back.
-const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// First pause before the kernel is given another socket; doubled up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -81,9 +79,11 @@ fn named(id: &str, number: u32) -> Attributes {
         .text(attribute::BACKEND_IDENTIFIER, &identifier(id))
 }
 
-fn set_request_timeout(number: u32, timeout: Duration) {
+/// For a new device that is served: the kernel waits for all requests before it changes this. It stays when the device is
+/// removed, and does no harm to the next user.
+fn set_request_timeout(number: u32) {
     let path = block_dir(Path::new(SYSFS), number).join("queue/io_timeout");
-    if let Err(error) = std::fs::write(&path, timeout.as_millis().to_string()) {
+    if let Err(error) = std::fs::write(&path, REQUEST_TIMEOUT.as_millis().to_string()) {
         // Requests are sent again only after the kernel's own 30 s then.
         warn!(path = %path.display(), %error, "cannot set the time-out of requests");
     }
@@ -194,12 +194,14 @@ impl Driver for Nbd {
         };
         // Only the kernel's own end is left: it is the one that tells the other when it is closed.
         drop(kernel);
-        set_request_timeout(number, REQUEST_TIMEOUT);
         let server = start(id, number, ours, namespace).inspect_err(|_| {
             if is_new && let Err(error) = self.remove(id, number, None) {
                 warn!(number, %error, "cannot clean up after a failed attach");
             }
         })?;
+        if is_new {
+            set_request_timeout(number);
+        }
         Ok((number, server))
     }
 
@@ -213,7 +215,6 @@ impl Driver for Nbd {
         if let Some(server) = &server {
             server.is_ending.store(true, Ordering::Release);
         }
-        set_request_timeout(number, REQUEST_TIMEOUT_DEFAULT);
         let attributes = Attributes::default().u32(attribute::INDEX, number);
         let asked = Netlink::connect().and_then(|n| n.ask(command::DISCONNECT, &attributes));
         asked.map_err(failed("disconnect", number))?;
