@@ -103,6 +103,7 @@ mod tests {
                 host: None,
             }),
             paths: vec![crate::PathSpec {
+                transport: roadstead_nvme::Transport::Tcp,
                 address: "10.0.0.1".parse().unwrap(),
                 port: 4420,
             }],

@@ -68,6 +68,7 @@ fn portal(port: u16) -> Portal {
 fn wanted() -> Desired {
     Desired {
         attachments: BTreeMap::new(),
+        externals: Vec::new(),
         revision: "1".into(),
         drives: vec![drive("d")],
         volumes: vec![volume(0, "d")],
@@ -360,6 +361,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
         let mut exported = BTreeSet::new();
         Desired {
             attachments: BTreeMap::new(),
+            externals: Vec::new(),
             revision: String::new(),
             drives: drives.iter().map(|n| drive(&format!("d{n}"))).collect(),
             volumes: volumes
