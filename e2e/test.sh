@@ -68,12 +68,12 @@ cargo_lane() {
 vm_lane() {
   local names
   part "the cluster's node with a stock kernel" kernel_node 11
-  mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=vm' ./*.sh | sed 's|^./||; s|.sh$||')
+  mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=vm' ./*.sh | xargs grep -L '^ALONE=' | sed 's|^./||; s|.sh$||')
   scenarios "virtual machine scenarios" "${names[@]}"
 }
 cluster_lane() {
   local names
-  mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=cluster' ./*.sh | sed 's|^./||; s|.sh$||')
+  mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=cluster' ./*.sh | xargs grep -L '^ALONE=' | sed 's|^./||; s|.sh$||')
   scenarios "cluster scenarios" "${names[@]}"
 }
 scenarios() { # PART NAME...

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# A scenario is a file in e2e/scenarios: its second line is a comment with one sentence, NEEDS says what it stands on
+# A scenario is a file in e2e/scenarios: its second line is a comment with one sentence, ALONE that `make test` leaves it to
+# `e2e/run NAME` on a machine without other work, NEEDS says what it stands on
 # (cluster or vm), and `check NAME "SENTENCE"` registers a function with that name (- written as _). Each check runs in a
 # process of its own, in a namespace of its own, and removes what it made with `later`.
 
