@@ -104,7 +104,7 @@ impl Keeper {
         );
         self.looker.follow(&desired.externals);
         self.events
-            .send(Event::Desired(desired))
+            .send(Event::Desired(Box::new(desired)))
             .map_err(|_| ApplyError::Stopped)
     }
 

@@ -27,10 +27,10 @@ async fn seen(
     is_so: impl Fn(&v1::ExternalReport) -> bool,
 ) -> v1::ExternalReport {
     let find = |report: &v1::NodeReport| {
-        let externals = report.externals.iter();
+        let mut externals = report.externals.iter();
         externals
-            .cloned()
             .find(|e| e.name == name && e.looked && is_so(e))
+            .cloned()
     };
     let what = format!("appliance {name} is seen as it should be");
     let report = daemon

@@ -419,7 +419,7 @@ fn groups_are_checked() {
 /// An admin queue by a portal, at a time.
 fn connected(registry: &Arc<Registry>, portal: SocketAddr, now_ms: u64) -> Host {
     let mut host = Host::raw(registry, Options::default());
-    host.connection = Connection::new(Arc::clone(registry), portal.into(), now_ms);
+    host.connection = Connection::new(Arc::clone(registry), portal, now_ms);
     host.now_ms = now_ms;
     host.initialise();
     let done = host.connect(0, CNTLID_DYNAMIC, SUBSYSTEM, HOST);

@@ -49,7 +49,7 @@ const LISTEN_DELAY_MAX: Duration = Duration::from_secs(20);
 /// What the reconciler is told.
 pub(crate) enum Event {
     /// A new state.
-    Desired(Desired),
+    Desired(Box<Desired>),
     /// Steps on a drive have ended.
     Done(Box<steps::Done>),
     /// The drives that nothing uses, as just seen.
@@ -156,7 +156,7 @@ impl Reconciler {
             };
             match event {
                 Some(Event::Stop) => return self.stop(),
-                Some(Event::Desired(desired)) => self.new_state(desired),
+                Some(Event::Desired(desired)) => self.new_state(*desired),
                 Some(Event::Done(done)) => self.done(*done)?,
                 Some(Event::Unused(unused)) => {
                     self.unused = unused;
