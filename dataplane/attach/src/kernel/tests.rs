@@ -172,6 +172,7 @@ fn appliance(root: &Path) {
         ("subsysnqn", NQN),
         ("hostnqn", "h"),
         ("state", "live"),
+        ("transport", "tcp"),
         ("address", "traddr=10.0.0.1,trsvcid=4420"),
         ("delete_controller", ""),
     ] {
