@@ -84,11 +84,10 @@ async fn wrong_requests_are_refused_with_their_field() {
         ..request()
     };
     let status = client.attach(rdma_alone).await.unwrap_err();
-    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-    assert!(
-        status.message().contains("speaks NVMe/TCP only"),
-        "{status}"
-    );
+    // Machines with an RDMA device try it.
+    let wanted = [Code::FailedPrecondition, Code::Unavailable];
+    assert!(wanted.contains(&status.code()), "{status}");
+    assert!(status.message().to_lowercase().contains("rdma"), "{status}");
     assert_eq!(daemon.report().await.attachments, []);
 }
 
