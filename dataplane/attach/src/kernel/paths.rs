@@ -82,7 +82,9 @@ impl KernelMethod {
         }
         controllers = self.controllers(spec);
         let wanted = |c: &Controller| paths.iter().any(|path| c.is_to(path));
-        let is_safe = controllers.iter().any(|c| c.state == "live" && wanted(c));
+        // An appliance's subsystem is shared: another attachment may want what this one does not.
+        let is_safe = controllers.iter().any(|c| c.state == "live" && wanted(c))
+            && matches!(self.is_shared(spec), Ok(false));
         let mut left = paths.to_vec();
         for old in spec.paths.iter().filter(|path| !paths.contains(path)) {
             let closed = controllers

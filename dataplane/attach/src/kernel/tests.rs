@@ -147,6 +147,11 @@ fn a_path_is_closed_once_another_is_live_and_not_before() {
     assert_eq!(kernel.follow(&spec(), &[rdma]), [rdma, tcp]);
     assert!(!deleted(&old), "the other one is not live");
     controller(root.path(), "nvme1", "rdma", "10.0.0.2", "live");
+    // Another attachment of the subsystem may go over the old one.
+    kernel.users().insert(NQN.into(), ["b".into()].into());
+    assert_eq!(kernel.follow(&spec(), &[rdma]), [rdma, tcp]);
+    assert!(!deleted(&old));
+    kernel.users().clear();
     assert_eq!(kernel.follow(&spec(), &[rdma]), [rdma]);
     assert!(deleted(&old) && !deleted(&new));
 }
