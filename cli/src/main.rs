@@ -2,7 +2,7 @@
 //!
 //! The same commands work against a cluster (kubeconfig, as kubectl does) and, with `--socket`, against the daemon
 //! of one machine. What is shown comes from the objects' status or the daemon's report; nothing is changed, but by
-//! `attach`, `detach` and `rescan`, which speak to one daemon only. `bench` and `discover` speak to any NVMe/TCP target.
+//! `attach`, `detach` and `rescan`, which speak to one daemon only. `bench` and `discover` speak to any NVMe/TCP or NVMe/RDMA target.
 
 mod cluster;
 mod discover;
@@ -82,11 +82,11 @@ enum Command {
         /// The name given to attach.
         id: String,
     },
-    /// Load on a namespace of any NVMe/TCP target, with latencies and, on request, verification. Needs no cluster.
+    /// Load on a namespace of any NVMe/TCP or NVMe/RDMA target, with latencies and, on request, verification. Needs no cluster.
     ///
     /// Writes destroy what is in the namespace.
     Bench(roadstead_bench::Options),
-    /// Asks discovery services of any NVMe/TCP targets what this host may use. Needs no cluster.
+    /// Asks discovery services of any NVMe/TCP or NVMe/RDMA targets what this host may use. Needs no cluster.
     Discover(discover::DiscoverArgs),
     /// Gives an attached device the size that its namespace has now (needs --socket).
     Rescan {

@@ -1,4 +1,4 @@
-//! `roadstead bench`: load on a namespace of any NVMe/TCP target, with latencies and verification.
+//! `roadstead bench`: load on a namespace of any NVMe/TCP or NVMe/RDMA target, with latencies and verification.
 //!
 //! Each thread has a reactor and a connection of its own and shares nothing; the results are added up.
 //!
