@@ -229,27 +229,26 @@ impl Client {
     /// Looks at what the reactor does not know of, to be called in every turn: true if there was something, and
     /// [`Self::pump`] is due.
     pub fn poll(&mut self, io: &mut impl Rim) -> bool {
-        let now = io.now();
-        let mut around = Surroundings {
-            host: &mut self.host,
-            buffers: &mut self.buffers,
-            spec: &self.spec,
-            now,
-        };
-        self.fabric.poll(&mut self.lines, &mut around)
+        let (mut around, fabric, lines) = self.around(io.now());
+        fabric.poll(lines, &mut around)
     }
 
     /// The reactor is about to sleep. False if there was something in the meantime: it must not, and [`Self::pump`] is
     /// due.
     pub fn may_sleep(&mut self, io: &mut impl Rim) -> bool {
-        let now = io.now();
-        let mut around = Surroundings {
+        let (mut around, fabric, lines) = self.around(io.now());
+        fabric.may_sleep(lines, &mut around)
+    }
+
+    /// What RDMA connections work on, and they themselves.
+    fn around(&mut self, now: Instant) -> (Surroundings<'_>, &mut Fabric, &mut Table<Line>) {
+        let around = Surroundings {
             host: &mut self.host,
             buffers: &mut self.buffers,
             spec: &self.spec,
             now,
         };
-        self.fabric.may_sleep(&mut self.lines, &mut around)
+        (around, &mut self.fabric, &mut self.lines)
     }
 
     fn received(&mut self, io: &mut impl Rim, socket: SocketId, token: u64, data: &[u8]) {

@@ -73,12 +73,13 @@ impl AdminQueue {
         Ok(())
     }
 
-    pub(crate) fn check_keep_alive(&self, now_ms: u64) -> Result<(), Ended> {
+    /// Looks at what time does: keep alive, and the rest of a path.
+    pub(crate) fn tick(&self, now_ms: u64) -> Result<(), Ended> {
+        self.controller.rest(now_ms);
         let is_expired = self
             .controller
             .lock()
             .is_expired(self.controller.identity().kind, now_ms);
-        self.controller.rest(now_ms);
         if is_expired {
             self.controller.end(Ended::KeepAliveExpired);
             return Err(Ended::KeepAliveExpired);

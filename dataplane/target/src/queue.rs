@@ -153,7 +153,7 @@ impl Queue {
     /// The queue must end.
     pub fn tick(&mut self, now_ms: u64) -> Result<(), Ended> {
         if let Role::Admin(queue) = &mut self.role {
-            queue.check_keep_alive(now_ms)?;
+            queue.tick(now_ms)?;
         }
         self.refresh()
     }

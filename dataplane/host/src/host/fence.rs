@@ -32,6 +32,12 @@ impl Host {
     /// Asks for the ends that are due.
     pub(super) fn fence(&mut self, now: Instant) {
         for index in 0..self.paths.len() {
+            if !self.ghosts.has(index)
+                && let Some(path) = self.paths.get_mut(index)
+            {
+                // Time has ended what there was to wait for.
+                path.fence = None;
+            }
             let due = self.paths.get(index).and_then(|path| path.fence.as_ref());
             let Some(fence) = due.filter(|fence| !fence.is_asked && fence.at <= now) else {
                 continue;
