@@ -42,7 +42,7 @@ pub use manager::{Attachment, Manager};
 pub use method::{Availability, Device, Method, best};
 pub use spec::{
     CTRL_LOSS_TIMEOUT_DEFAULT, HostIdentity, ID_LEN_MAX, Losses, NQN_LEN_MAX, PATHS_MAX, PathSpec,
-    PathState, PathStatus, Spec,
+    PathState, PathStatus, Segments, Spec, Traffic,
 };
 
 /// Every method of this build, best first, for [`Manager::open`]. `held`, if there is a holder: it and what it kept for

@@ -188,6 +188,10 @@ pub struct PathStatus {
     pub ana_state: Option<AnaState>,
     /// Times that it was seen to be live and then no longer, and when the last time was.
     pub losses: Losses,
+    /// Of small commands lately, smoothed; `None`: not measured.
+    pub round_trip: Option<Duration>,
+    /// What went over it so far; `None`: nobody counts.
+    pub traffic: Option<Traffic>,
 }
 
 impl PathStatus {
@@ -199,8 +203,34 @@ impl PathStatus {
             message: reason.into(),
             ana_state: None,
             losses: Losses::default(),
+            round_trip: None,
+            traffic: None,
         }
     }
+}
+
+/// What went over a path since it was made. A connection made anew may count from zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Reads that were carried out.
+    pub reads: u64,
+    /// Writes that were carried out.
+    pub writes: u64,
+    /// Bytes of those reads.
+    pub read_bytes: u64,
+    /// Bytes of those writes.
+    pub written_bytes: u64,
+    /// Segments or packets that were sent, and how many of them again, where the transport tells.
+    pub segments: Option<Segments>,
+}
+
+/// Segments or packets that the transport sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segments {
+    /// All.
+    pub sent: u64,
+    /// Of these, sent again because they, or the answer to them, were lost.
+    pub sent_again: u64,
 }
 
 /// How often a path was lost.
