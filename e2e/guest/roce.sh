@@ -46,6 +46,18 @@ run_daemon() {
   echo $! >/tmp/daemon.pid
   eventually 30 serves
 }
+# attached: a daemon that serves nothing makes a device of namespace a, by the kernel's host, over both transports
+attached() {
+  modprobe -a nvme-tcp nvme-rdma ib_uverbs rdma_ucm
+  if ! serves; then
+    rm -rf /tmp/state
+    echo "stateDir: /tmp/state" >/tmp/config.yaml
+    run_daemon
+  fi
+  roadstead --socket /run/roadstead/roadsteadd.sock attach --method kernel a --nqn $NQN \
+    --uuid 6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f20 --address rdma:$ROCE:4420 --address $TCP:4420
+}
+detached() { roadstead --socket /run/roadstead/roadsteadd.sock detach a; }
 serves() { roadstead --socket /run/roadstead/roadsteadd.sock status; }
 daemon_killed() { kill -KILL "$(cat /tmp/daemon.pid)"; }
 daemon_log() { tail -n 40 /tmp/daemon.log; }

@@ -127,6 +127,12 @@ pub struct Holder {
     socket: OwnedFd,
 }
 
+impl AsFd for Holder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Holder {
     /// Takes over what was held for the daemon before this one, by attachment.
     ///

@@ -1,11 +1,15 @@
 //! Attach by the kernel's own NVMe-oF host, over TCP and RDMA.
 //!
 //! Every path of the specification is one controller of the kernel; native multipath makes one device of
-//! them. The kernel reconnects by itself and holds I/O back meanwhile.
+//! them. The kernel reconnects by itself and holds I/O back meanwhile. A path that goes dark while another works is found
+//! by us, as the kernel takes longer (`watch`).
 
 mod fabrics;
+mod passthru;
 mod paths;
+mod pulse;
 mod sysfs;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -34,6 +38,7 @@ pub struct KernelMethod {
     sysfs: PathBuf,
     dev: PathBuf,
     seen: paths::Seen,
+    watch: watch::Watch,
     /// Attachments by subsystem: an appliance has many namespaces in one, and the kernel connects all of them at once.
     users: Mutex<HashMap<String, HashSet<String>>>,
 }
@@ -49,6 +54,7 @@ impl KernelMethod {
         Self {
             host,
             sysfs,
+            watch: watch::Watch::new(dev.clone(), Box::new(passthru::keep_alive)),
             dev,
             seen: paths::Seen::default(),
             users: Mutex::new(HashMap::new()),
@@ -256,7 +262,9 @@ impl Method for KernelMethod {
             .or_default()
             .insert(spec.id.clone());
         let result = self.connect(spec).and_then(|()| self.finish(spec));
-        if result.is_err() {
+        if result.is_ok() {
+            self.watch_paths(spec, &spec.paths);
+        } else {
             if fresh
                 && !self.is_shared(spec).unwrap_or(true)
                 && let Err(error) = self.disconnect(spec)
@@ -283,6 +291,7 @@ impl Method for KernelMethod {
         }
         self.forget(spec);
         self.seen.forget(&spec.id);
+        self.watch.forget(&spec.id);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::KernelMethod;
 use super::sysfs::Controller;
+use super::watch::Link;
 use crate::manager::failed_paths;
 use crate::{Losses, PathSpec, PathState, PathStatus, Spec};
 
@@ -59,13 +60,33 @@ impl KernelMethod {
         for status in &mut paths {
             if let Some(controller) = controllers.iter().find(|c| c.is_to(&status.path)) {
                 (status.state, status.message) = state(controller);
-                status.ana_state = controller.ana_state(spec.volume_uuid);
+                if let Some(namespace) =
+                    controller.namespace(|n| spec.is_meant(n.nsid, n.uuid, n.nguid))
+                {
+                    status.ana_state = namespace.ana_state();
+                    status.traffic = namespace.traffic();
+                }
             }
+            status.round_trip = self.watch.round_trip(&status.path);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_s = now.map_or(0, |since| since.as_secs());
         self.seen.note(&spec.id, &mut paths, now_s);
         paths
+    }
+
+    /// Has the connections to these paths watched.
+    pub(super) fn watch_paths(&self, spec: &Spec, paths: &[PathSpec]) {
+        let controllers = self.controllers(spec);
+        let link = |path: &PathSpec| {
+            let controller = controllers.iter().find(|c| c.is_alive() && c.is_to(path))?;
+            Some(Link {
+                path: *path,
+                dir: controller.dir.as_path().into(),
+            })
+        };
+        self.watch
+            .follow(&spec.id, paths.iter().filter_map(link).collect());
     }
 
     /// Connects the paths that have no controller and disconnects controllers that are none of the paths', once one
@@ -95,6 +116,7 @@ impl KernelMethod {
                 left.push(*old);
             }
         }
+        self.watch_paths(spec, &left);
         left
     }
 

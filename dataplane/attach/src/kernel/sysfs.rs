@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use roadstead_nvme::AnaState;
 use uuid::Uuid;
 
-use crate::PathSpec;
 use crate::names::attribute;
+use crate::{PathSpec, Traffic};
 
 /// A controller: one connection of the kernel to a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,17 +42,14 @@ impl Controller {
             && port == Some(path.port)
     }
 
-    /// What the target says of a namespace over this controller; with native multipath only.
-    pub(super) fn ana_state(&self, volume: Uuid) -> Option<AnaState> {
-        let path = |entry: fs::DirEntry| {
-            let dir = entry.path();
-            let uuid: Uuid = attribute(&dir, "uuid")?.parse().ok()?;
-            (uuid == volume).then(|| attribute(&dir, "ana_state"))?
+    /// The namespace that is meant, as it is over this controller.
+    pub(super) fn namespace(&self, is_meant: impl Fn(&Namespace) -> bool) -> Option<Namespace> {
+        let entries = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            let is_one = name.starts_with("nvme") && entry.path().join("stat").exists();
+            is_one.then(|| Namespace::read(entry.path(), name))
         };
-        let word = list(&self.dir, path).pop()?;
-        AnaState::ALL
-            .into_iter()
-            .find(|state| ana_word(*state) == word)
+        list(&self.dir, entries).into_iter().find(is_meant)
     }
 
     /// Whether the kernel is still using it.
@@ -110,6 +107,52 @@ pub(super) struct Namespace {
     pub(super) nguid: Option<[u8; 16]>,
 }
 
+impl Namespace {
+    fn read(dir: PathBuf, name: String) -> Self {
+        let name_in = |file: &str| -> Option<Uuid> { attribute(&dir, file)?.parse().ok() };
+        let nguid = name_in("nguid").filter(|nguid| !nguid.is_nil());
+        // Of a namespace without a UUID the kernel shows the NGUID in its place.
+        let uuid = name_in("uuid").filter(|uuid| nguid != Some(*uuid));
+        Self {
+            nsid: attribute(&dir, "nsid")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+            uuid: uuid.unwrap_or_default(),
+            nguid: nguid.map(Uuid::into_bytes),
+            dir,
+            name,
+        }
+    }
+
+    /// What the target says of it; of a path, with native multipath only.
+    pub(super) fn ana_state(&self) -> Option<AnaState> {
+        let word = attribute(&self.dir, "ana_state")?;
+        AnaState::ALL
+            .into_iter()
+            .find(|state| ana_word(*state) == word)
+    }
+
+    /// What went over it, as Documentation/block/stat.rst has it.
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        let text = attribute(&self.dir, "stat")?;
+        let numbers: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
+        let &[reads, _, read_sectors, _, writes, _, written_sectors, ..] = numbers?.as_slice()
+        else {
+            return None;
+        };
+        Some(Traffic {
+            reads,
+            writes,
+            read_bytes: read_sectors.saturating_mul(SECTOR_BYTES),
+            written_bytes: written_sectors.saturating_mul(SECTOR_BYTES),
+            segments: None,
+        })
+    }
+}
+
+/// Of every number of sectors in sysfs, whatever the device's blocks are.
+const SECTOR_BYTES: u64 = 512;
+
 /// The controllers of a subsystem that belong to this host.
 pub(super) fn controllers(sysfs: &Path, nqn: &str, host_nqn: &str) -> Vec<Controller> {
     let entries = |entry: fs::DirEntry| {
@@ -134,19 +177,7 @@ pub(super) fn namespaces(sysfs: &Path, nqn: &str) -> Vec<Namespace> {
         let dir = entry.path();
         let visible = name.starts_with("nvme") && attribute(&dir, "hidden").as_deref() != Some("1");
         let ours = visible && attribute(&dir.join("device"), "subsysnqn")? == nqn;
-        let name_in = |file: &str| -> Option<Uuid> { attribute(&dir, file)?.parse().ok() };
-        let nguid = name_in("nguid").filter(|nguid| !nguid.is_nil());
-        // Of a namespace without a UUID the kernel shows the NGUID in its place.
-        let uuid = name_in("uuid").filter(|uuid| nguid != Some(*uuid));
-        ours.then(|| Namespace {
-            nsid: attribute(&dir, "nsid")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or_default(),
-            uuid: uuid.unwrap_or_default(),
-            nguid: nguid.map(Uuid::into_bytes),
-            dir,
-            name,
-        })
+        ours.then(|| Namespace::read(dir, name))
     };
     list(&sysfs.join("block"), entries)
 }
@@ -225,14 +256,27 @@ mod tests {
         controller(root.path(), "nvme0", NQN, "h", address);
         for (number, state) in [(1, "optimized"), (2, "non-optimized"), (3, "new word")] {
             let path = format!("class/nvme/nvme0/nvme0c0n{number}");
-            let uuid = Uuid::from_u128(number).to_string();
-            file(root.path(), &format!("{path}/uuid"), &uuid);
-            file(root.path(), &format!("{path}/ana_state"), state);
+            let stat = format!("  {number} 0 16 7 3 0 8 9 0 0 0");
+            for (attribute, value) in [
+                ("nsid", number.to_string()),
+                ("ana_state", state.into()),
+                ("stat", stat),
+            ] {
+                file(root.path(), &format!("{path}/{attribute}"), &value);
+            }
         }
         let found = &controllers(root.path(), NQN, "h")[0];
-        let states = [1, 2, 3, 4].map(|number| found.ana_state(Uuid::from_u128(number)));
+        let of = |nsid| found.namespace(|n| n.nsid == nsid);
         let (best, other) = (AnaState::Optimized, AnaState::NonOptimized);
-        assert_eq!(states, [Some(best), Some(other), None, None]);
+        assert_eq!(
+            [1, 2, 3, 4].map(|nsid| of(nsid).map(|n| n.ana_state())),
+            [Some(Some(best)), Some(Some(other)), Some(None), None]
+        );
+        let traffic = of(2).unwrap().traffic().unwrap();
+        assert_eq!((traffic.reads, traffic.read_bytes), (2, 8192));
+        assert_eq!((traffic.writes, traffic.written_bytes), (3, 4096));
+        file(root.path(), "class/nvme/nvme0/nvme0c0n2/stat", "1 2 words");
+        assert_eq!(of(2).unwrap().traffic(), None);
     }
 
     #[test]
