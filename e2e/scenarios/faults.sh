@@ -6,6 +6,7 @@ check kill-during-staging "Pods are killed at any moment of their start; the nex
 check kubelet-repeats "The kubelet dies again and again while pods start and stop, and repeats its calls." 300
 check dataplane-kill9-fsync "kill -9 of the target's daemon during writes with fsync: every acknowledged record is there." 300
 check initiator-kill9 "kill -9 of the daemon on the pod's node during writes with fsync: the I/O waits and goes on." 300
+check node-pods-replaced "The pods of both nodes' daemons are deleted, as an upgrade does, during writes with fsync: the I/O waits and goes on." 300
 check operator-kill "The operator is killed again and again while volumes are made and removed; all of them end as asked." 400
 check apiserver-down "The API server is down for a minute and both daemons are killed in it; the pod writes on." 300
 check connection-cut "The target's cable is pulled for 20 s during verified I/O: it waits, goes on, and there is no error." 300
@@ -123,6 +124,35 @@ kill_while_writing() {
 }
 dataplane_kill9_fsync() { kill_while_writing 1; }
 initiator_kill9() { kill_while_writing 2; }
+
+# The holder on the pod's node stays: it keeps the device.
+node_pods_replaced() {
+  local log=$OUT/$ID.acknowledged i n pod
+  private_target 1Gi
+  volume_pod writer 2 data
+  journal_start writer "$log"
+  wait_lines "$log" 20
+  for i in 1 2; do
+    for n in 2 1; do
+      pod=$(daemon_pod $n)
+      k delete pod -n "$NS" "$pod" --timeout=60s
+      until_ok 60 "another pod on node$n" another_pod $n "$pod"
+      more_lines "$log" 20 90
+    done
+  done
+  [ ! -s "$log.err" ] || die "the writer saw an error: $(cat "$log.err")"
+  k delete pod writer --timeout=60s
+  toolbox writer 3 data
+  wait_pod writer 120
+  journal_verify writer "$log"
+  until_ok 60 "nothing is left of $(volume_of data) on node2" mounts_none 2 "$(volume_of data)"
+}
+another_pod() { # NODE THAN
+  local pod
+  pod=$(daemon_pod "$1")
+  [ -n "$pod" ] && [ "$pod" != "$2" ] && k wait --for=condition=Ready -n "$NS" "pod/$pod" --timeout=1s
+}
+mounts_none() { ! node "$1" grep -F "$2" /proc/mounts; } # NODE VOLUME
 
 operator_kill() {
   local i round stop=$OUT/$ID.stop

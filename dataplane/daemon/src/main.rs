@@ -36,9 +36,10 @@ use settings::LogFormat;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = settings::Arguments::parse();
+    let mut arguments = settings::Arguments::parse();
     let (check, log_format) = (arguments.check, arguments.log_format);
     let hold = hold::wanted(arguments.hold);
+    let (holder, hold_at) = (arguments.holder.take(), arguments.hold_at.take());
     let settings = match arguments.settle() {
         Ok(settings) => settings,
         Err(error) => {
@@ -53,10 +54,10 @@ fn main() -> ExitCode {
     log_to_stderr(log_format);
     // Sockets, state and drives' files are the owner's alone, from the first moment on.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let result = if hold {
-        hold::run()
-    } else {
-        daemon::run(settings).map(|()| ExitCode::SUCCESS)
+    let result = match hold_at {
+        Some(path) => hold::run_at(&path),
+        None if hold => hold::run(holder),
+        None => daemon::run(settings).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

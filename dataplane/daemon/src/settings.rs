@@ -57,6 +57,12 @@ pub(crate) struct Arguments {
     /// Stay as a holder and start the daemon as a process of its own: attached devices outlive its death.
     #[arg(long)]
     pub(crate) hold: bool,
+    /// Socket of a holder that outlives this one: attached devices then outlive both.
+    #[arg(long, value_name = "PATH", requires = "hold")]
+    pub(crate) holder: Option<PathBuf>,
+    /// Be such a holder, listen at this socket, and do nothing else.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["hold", "config"])]
+    pub(crate) hold_at: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -5,16 +5,21 @@
 //! the holder would do it. One that ends by itself is started again only while devices are kept that pods use;
 //! otherwise its end is the holder's end, and whoever started it sees how. SIGTERM, SIGINT and SIGHUP go to the
 //! daemon, and after a SIGTERM or SIGINT nothing is started again.
+//!
+//! A holder in the daemon's pod ends with the pod. `--holder` names the socket of another one, `roadsteadd --hold-at`,
+//! which does nothing but keep what this one keeps ([`outer`]).
+
+mod outer;
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use roadstead_attach::holder::{Holder, Message, hand_over, kernel_resends, receive};
+use roadstead_attach::holder::{Holder, Message, hand_over, kernel_resends};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
@@ -22,6 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::EXIT_USAGE;
+use outer::{Outer, listen_to};
 
 /// Tells the daemon that its standard input leads to a holder.
 const VARIABLE: &str = "ROADSTEADD_HELD";
@@ -58,16 +64,44 @@ pub(crate) fn held() -> anyhow::Result<Option<(Holder, HashMap<String, OwnedFd>)
     Ok(Some((holder, held)))
 }
 
-/// Runs as the holder.
+/// Runs as the daemon's holder; `outer` is the socket of one that outlives it.
 ///
 /// # Errors
 /// When the daemon cannot be started.
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
+pub(crate) fn run(outer: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     rustix::thread::set_name(PROCESS_NAME)?;
+    let (outer, kept) = Outer::connect(outer)?;
+    let result = runtime()?.block_on(hold(&outer, kept));
+    outer.finish();
+    result
+}
+
+/// Runs as a holder that listens at `path`, until it is told to end.
+///
+/// # Errors
+/// When it cannot listen there.
+pub(crate) fn run_at(path: &Path) -> anyhow::Result<ExitCode> {
+    rustix::thread::set_name(PROCESS_NAME)?;
+    let path = path.to_owned();
+    let (give, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("hold".to_owned())
+        .spawn(move || give.send(outer::serve(&path)))?;
+    runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+            result = ended => result?.map(|()| ExitCode::SUCCESS),
+        }
+    })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?
-        .block_on(hold())
+        .build()
 }
 
 /// How one daemon ended.
@@ -77,12 +111,11 @@ struct Ended {
     asked: bool,
 }
 
-async fn hold() -> anyhow::Result<ExitCode> {
-    let mut kept = HashMap::new();
+async fn hold(outer: &Outer, mut kept: HashMap<String, OwnedFd>) -> anyhow::Result<ExitCode> {
     let mut pause = PAUSE_MIN;
     loop {
         let since = Instant::now();
-        let ended = one_daemon(&mut kept).await?;
+        let ended = one_daemon(&mut kept, outer).await?;
         let usage = ended.status.code() == Some(i32::from(EXIT_USAGE));
         let gave_up = ended.status.code().is_some() && kept.is_empty();
         if ended.asked || usage || gave_up {
@@ -109,7 +142,7 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 /// Starts a daemon and serves it until it has ended.
-async fn one_daemon(kept: &mut HashMap<String, OwnedFd>) -> anyhow::Result<Ended> {
+async fn one_daemon(kept: &mut HashMap<String, OwnedFd>, outer: &Outer) -> anyhow::Result<Ended> {
     let (ours, its) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -134,7 +167,13 @@ async fn one_daemon(kept: &mut HashMap<String, OwnedFd>) -> anyhow::Result<Ended
     let mut listening = true;
     loop {
         tokio::select! {
-            message = messages.recv(), if listening => listening = keep(kept, message),
+            message = messages.recv(), if listening => match message {
+                Some(message) => {
+                    outer.tell(&message)?;
+                    keep(kept, message);
+                }
+                None => listening = false,
+            },
             _ = terminate.recv() => { asked = true; pass_on(&child, Signal::TERM); }
             _ = interrupt.recv() => { asked = true; pass_on(&child, Signal::INT); }
             _ = hang_up.recv() => pass_on(&child, Signal::HUP),
@@ -147,36 +186,20 @@ async fn one_daemon(kept: &mut HashMap<String, OwnedFd>) -> anyhow::Result<Ended
 /// Everything that the daemon says, until it says no more.
 fn listen(socket: OwnedFd) -> std::io::Result<mpsc::UnboundedReceiver<Message>> {
     let (give, messages) = mpsc::unbounded_channel();
-    let run = move || {
-        loop {
-            match receive(&socket) {
-                Ok(Some(message)) => {
-                    if give.send(message).is_err() {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    tracing::error!(%error, "the daemon said what makes no sense");
-                }
-                _ => return,
-            }
-        }
-    };
+    let run = move || listen_to(&socket, |message| give.send(message).is_ok());
     std::thread::Builder::new()
         .name("listen".to_owned())
         .spawn(run)?;
     Ok(messages)
 }
 
-/// Does what the daemon says. False: it says no more.
-fn keep(kept: &mut HashMap<String, OwnedFd>, message: Option<Message>) -> bool {
+/// Does what the daemon says.
+fn keep(kept: &mut HashMap<String, OwnedFd>, message: Message) {
     match message {
-        Some(Message::Hold { id, connection }) => drop(kept.insert(id, connection)),
-        Some(Message::Release { id }) => drop(kept.remove(&id)),
-        Some(Message::Ready) => {}
-        None => return false,
+        Message::Hold { id, connection } => drop(kept.insert(id, connection)),
+        Message::Release { id } => drop(kept.remove(&id)),
+        Message::Ready => {}
     }
-    true
 }
 
 fn pass_on(child: &Child, signal: Signal) {
