@@ -82,7 +82,7 @@ counted
 echo
 k get targets,nvmenamespaces,nvmeattachments,pvc,pods -o wide
 echo
-"$E2E/drawing.sh" "$volume"
+"$TARGET/$PROFILE/roadstead" explain pvc/data
 cat <<T
 
 The demo took $((SECONDS - start)) s and everything is still up. Look around:

@@ -41,23 +41,24 @@ Y
   } >/tmp/config.yaml
   run_daemon
 }
-run_daemon() {
+run_daemon() { # [CONDITION]: until it holds
   RUST_LOG=info,roadsteadd::serve=debug roadsteadd --config /tmp/config.yaml >>/tmp/daemon.log 2>&1 &
   echo $! >/tmp/daemon.pid
-  eventually 30 serves
+  eventually 30 "${1:-serves}"
 }
 # attached: a daemon that serves nothing makes a device of namespace a, by the kernel's host, over both transports
 attached() {
   modprobe -a nvme-tcp nvme-rdma ib_uverbs rdma_ucm
-  if ! serves; then
+  if ! answers; then
     rm -rf /tmp/state
-    echo "stateDir: /tmp/state" >/tmp/config.yaml
-    run_daemon
+    printf '%s\n' "stateDir: /tmp/state" "portals: []" "drives: []" "subsystems: []" >/tmp/config.yaml
+    run_daemon answers
   fi
   roadstead --socket /run/roadstead/roadsteadd.sock attach --method kernel a --nqn $NQN \
     --uuid 6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f20 --address rdma:$ROCE:4420 --address $TCP:4420
 }
 detached() { roadstead --socket /run/roadstead/roadsteadd.sock detach a; }
+answers() { roadstead --socket /run/roadstead/roadsteadd.sock attachments; }
 serves() { roadstead --socket /run/roadstead/roadsteadd.sock status; }
 daemon_killed() { kill -KILL "$(cat /tmp/daemon.pid)"; }
 daemon_log() { tail -n 40 /tmp/daemon.log; }
