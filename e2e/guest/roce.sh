@@ -235,3 +235,39 @@ load_ends() { kill -INT "$(cat /tmp/fio.pid)"; }
 found() { prints "" roadstead discover "$1" --host-nqn nqn.2026-11.io.roadstead:guest && printed "${@:2}"; }
 ends() { prints 'disconnected [1-9]' nvme disconnect -n $NQN; }
 kernel_is_calm() { if dmesg | grep -E 'I/O error|BUG:|Call Trace'; then die "the kernel complains"; fi; }
+
+# What a load costs on the target: CPU time of the guest, and in a run of its own, as counting costs time, too, what is asked of the
+# RDMA device and of the kernel.
+serve_memory() { # our daemon, with as much memory as nvmet's file
+  network 1
+  cat >/tmp/config.yaml <<Y
+stateDir: /tmp/memory-state
+portals: [{address: $ROCE, port: 4420, transport: rdma}]
+drives: [{name: d, memory: {size: 96MiB}}]
+subsystems: [{nqn: $NQN, allowAnyHost: true, namespaces: [{name: a, drive: d, size: 64MiB}]}]
+Y
+  run_daemon
+}
+TRACING=/sys/kernel/tracing
+counting() { # from now on
+  mount -t tracefs none $TRACING 2>/dev/null || true
+  echo 0 >$TRACING/events/kprobes/enable 2>/dev/null || true
+  printf '%s\n' 'p:doorbells rxe_post_send' 'p:requests do_complete' >$TRACING/kprobe_events
+  echo 1 >$TRACING/events/kprobes/enable
+  echo 'hist:keys=common_pid' >$TRACING/events/raw_syscalls/sys_enter/trigger
+}
+counted() { # since then: work requests of send queues, batches of them, system calls of the daemon; JSON
+  local tasks
+  echo 0 >$TRACING/events/kprobes/enable
+  tasks=$(cd "/proc/$(cat /tmp/daemon.pid)/task" && echo *)
+  awk '{n[$1] = $2} END {printf "{\"requests\": %d, \"doorbells\": %d, ", n["requests"], n["doorbells"]}' $TRACING/kprobe_profile
+  awk -v tasks="$tasks" 'BEGIN {split(tasks, t, " "); for (i in t) is[t[i]] = 1}
+    {gsub(/[{},:]/, " "); for (i = 1; i < NF; i++) if ($i == "common_pid" && is[$(i + 1)]) sum += $NF}
+    END {printf "\"syscalls\": %d}\n", sum}' $TRACING/events/raw_syscalls/sys_enter/hist
+  echo '!hist:keys=common_pid' >$TRACING/events/raw_syscalls/sys_enter/trigger
+}
+busy_ticks() { awk '/^cpu / {print $2 + $3 + $4 + $7 + $8}' /proc/stat; } # of all CPUs, 100 a second
+load_for() { # SECONDS PORTAL NQN ARGUMENT...: JSON
+  modprobe -a ib_uverbs rdma_ucm
+  roadstead -o json bench --connect "$2" --nqn "$3" --nsid 1 --sleep --ramp 0 -T "$1" "${@:4}"
+}

@@ -5,9 +5,10 @@
 LINKS=$OUT/links
 pair() { # the two guests, booted
   local n=0 g args
-  GUEST=$OUT/guest/target
+  # shellcheck disable=SC2153 # of standalone.sh
+  GUEST=$GUESTS/target
   if guest_is_there; then
-    GUEST=$OUT/guest/host
+    GUEST=$GUESTS/host
     if guest_is_there; then return; fi
   fi
   guest_down
@@ -23,13 +24,13 @@ pair() { # the two guests, booted
     if [ $g = target ]; then until_ok 60 "the target's Ethernets are there" test -S "$LINKS/2"; fi
   done
   for g in target host; do
-    GUEST=$OUT/guest/$g
+    GUEST=$GUESTS/$g
     guest_booted
   done
   on host "network 2"
 }
 on() { # GUEST FUNCTION [ARGUMENT...]
-  GUEST=$OUT/guest/$1
+  GUEST=$GUESTS/$1
   guest_check roce.sh "${@:2}"
 }
 RDMA_PORTAL="address: 10.7.0.1, port: 4420, transport: rdma"
@@ -63,10 +64,10 @@ ours() {
 # under_load PORTALS NQN COMMAND...: the command, while the host writes and verifies
 under_load() {
   local load
-  rm -f "$OUT/guest/host/running"
+  rm -f "$GUESTS/host/running"
   (ours "$1" "$2" --nsid 1 --size 16m -b 4k -q 8 -T 600 --ctrl-loss 600) &
   load=$!
-  until_ok 60 "the host writes" test -e "$OUT/guest/host/running"
+  until_ok 60 "the host writes" test -e "$GUESTS/host/running"
   sleep 1
   "${@:3}"
   on host bench_ends

@@ -85,10 +85,11 @@ guest() {
 }
 
 # A guest that stays for several checks, one at a time: the first check that needs it boots it, `guest_down` ends it.
-# GUEST is its directory, shared with it as /host.
+# GUEST is its directory, shared with it as /host. Scenarios of the cluster run beside those of virtual machines.
+GUESTS=$OUT/guests-$NEEDS
 GUEST_SECONDS_MAX=1200 # of its life
 guest_up() { # NAME [OPTION OF vm.sh...]
-  GUEST=$OUT/guest/$1
+  GUEST=$GUESTS/$1
   if guest_is_there; then return; fi
   guest_down
   guest_boot "$@"
@@ -98,7 +99,7 @@ guest_is_there() { # and is as new
   [ -e "$GUEST/up" ] && guest_lives && (IN_GUEST_SECONDS=40 in_guest '. /usr/local/bin/lib.sh; as_new')
 }
 guest_boot() { # NAME [OPTION OF vm.sh...]: begins to boot it
-  GUEST=$OUT/guest/$1
+  GUEST=$GUESTS/$1
   shift
   mkdir -p "$GUEST"
   # In a session of its own: it outlives this check, whatever becomes of it.
@@ -110,7 +111,7 @@ guest_booted() { until_ok 120 "the guest has booted ($GUEST/log)" test -e "$GUES
 guest_lives() { kill -0 "$(cat "$GUEST/pid")" 2>/dev/null; }
 guest_down() { # ends every guest of this kind
   local d pid i
-  for d in "$OUT"/guest/*/; do
+  for d in "$GUESTS"/*/; do
     if pid=$(cat "$d/pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null; then
       touch "$d/down"
       for ((i = 0; i < 50; i++)); do
@@ -120,7 +121,7 @@ guest_down() { # ends every guest of this kind
       kill "$pid" 2>/dev/null || true
     fi
   done
-  rm -rf "$OUT/guest"
+  rm -rf "$GUESTS"
 }
 # in_guest TEXT: runs this bash script there, prints what it prints and has its status.
 in_guest() {

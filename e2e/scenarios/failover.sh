@@ -43,10 +43,10 @@ kernel() {
 }
 kernel_load() { # COMMAND...: STALL_MS is the longest stall of verified I/O beside it
   local load out=$OUT/load
-  rm -f "$OUT/guest/host/running"
+  rm -f "$GUESTS/host/running"
   (on host load >"$out") &
   load=$!
-  until_ok 60 "the host writes" test -e "$OUT/guest/host/running"
+  until_ok 60 "the host writes" test -e "$GUESTS/host/running"
   sleep 1
   "$@"
   on host load_ends

@@ -15,9 +15,9 @@ with_io() { # COMMAND...: while the host writes and verifies
   local io
   (on host io) &
   io=$!
-  until_ok 60 "the host writes" test -e "$OUT/guest/host/running"
+  until_ok 60 "the host writes" test -e "$GUESTS/host/running"
   "$@"
-  touch "$OUT/guest/host/enough"
+  touch "$GUESTS/host/enough"
   wait $io || {
     on target daemon_log
     return 1

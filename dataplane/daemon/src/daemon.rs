@@ -207,6 +207,7 @@ async fn serve_http(
             &node.reporter.report(),
             server.connections(),
             server.activities(),
+            &server.rdma_counts(),
         )),
         _ => Answer::not_found(),
     })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use roadstead_api::v1;
 use roadstead_nvme::Transport;
 use roadstead_ring::Activity;
+use roadstead_verbs::Counts;
 
 /// Ticks of /proc's clocks in a second; the kernel fixes it for user space.
 const TICKS_PER_S: f64 = 100.0;
@@ -48,6 +49,7 @@ pub(crate) fn text(
     report: &v1::NodeReport,
     connections: usize,
     activities: &[Arc<Activity>],
+    rdma: &[Counts],
 ) -> String {
     let mut text = String::with_capacity(4 << 10);
     let out = &mut text;
@@ -66,6 +68,7 @@ pub(crate) fn text(
     );
     family.sample(&[], connections);
     reactors(out, activities);
+    rdma_devices(out, rdma);
     let mut family = Family::new(
         out,
         "roadstead_controllers",
@@ -124,6 +127,38 @@ fn reactors(out: &mut String, activities: &[Arc<Activity>]) {
         let mut family = Family::new(out, name, "counter", help);
         for (index, activity) in activities.iter().enumerate() {
             family.sample(&[("reactor", &index.to_string())], count(activity));
+        }
+    }
+}
+
+fn rdma_devices(out: &mut String, counts: &[Counts]) {
+    type Count = fn(&Counts) -> u64;
+    let counters: [(&'static str, &str, Count); 4] = [
+        (
+            "roadstead_rdma_work_requests_total",
+            "Work requests of the reactor's queue pairs.",
+            |c| c.requests,
+        ),
+        (
+            "roadstead_rdma_doorbells_total",
+            "Batches in which they were handed to the devices.",
+            |c| c.doorbells,
+        ),
+        (
+            "roadstead_rdma_completions_total",
+            "Completions of them that were asked for.",
+            |c| c.completions,
+        ),
+        (
+            "roadstead_rdma_messages_total",
+            "Command capsules that came.",
+            |c| c.messages,
+        ),
+    ];
+    for (name, help, count) in counters {
+        let mut family = Family::new(out, name, "counter", help);
+        for (index, counts) in counts.iter().enumerate() {
+            family.sample(&[("reactor", &index.to_string())], count(counts));
         }
     }
 }
@@ -290,12 +325,17 @@ mod tests {
             }],
             ..Default::default()
         };
-        let text = text(&report, 2, &[Arc::default()]);
+        let counts = Counts {
+            doorbells: 4,
+            ..Default::default()
+        };
+        let text = text(&report, 2, &[Arc::default()], &[counts]);
         for line in [
             r#"roadstead_volume_reads_total{volume="a \"b\"\\",uuid="u"} 3"#,
             r#"roadstead_volume_online{volume="a \"b\"\\",uuid="u"} 1"#,
             "roadstead_connections 2",
             r#"roadstead_reactor_syscalls_total{reactor="0"} 0"#,
+            r#"roadstead_rdma_doorbells_total{reactor="0"} 4"#,
             "# TYPE process_cpu_seconds_total counter",
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");

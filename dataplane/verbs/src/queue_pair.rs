@@ -65,6 +65,16 @@ pub struct Counts {
     pub messages: u64,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.doorbells += more.doorbells;
+        self.polls += more.polls;
+        self.completions += more.completions;
+        self.messages += more.messages;
+    }
+}
+
 impl QueuePair {
     /// A queue pair for a connection. Buffers must be of the region's pool. Events of its completions carry the token.
     ///

@@ -11,11 +11,13 @@ use roadstead_ring::{
     Activity, Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
 };
 use roadstead_target::{ControllerLimits, PortalRules, Registry, Table};
+use roadstead_verbs::Counts;
 use uuid::Uuid;
 
 use super::backend::Load;
 use super::counters::{CounterTable, IoCounters};
 use super::exports::Exports;
+use super::rdma::RdmaActivity;
 use super::served::{ExportError, Served};
 use super::worker::{Message, Worker};
 
@@ -132,6 +134,8 @@ pub(super) struct Peer {
     pub(super) mailbox: Mailbox<Message>,
     /// What the acceptor spreads connections by.
     pub(super) load: Arc<Load>,
+    /// What its RDMA devices were asked to do.
+    pub(super) rdma: RdmaActivity,
 }
 
 impl Server {
@@ -151,6 +155,7 @@ impl Server {
             peers.push(Peer {
                 mailbox,
                 load: Arc::default(),
+                rdma: RdmaActivity::default(),
             });
             inboxes.push(inbox);
         }
@@ -300,6 +305,12 @@ impl Server {
     /// Counts of what each reactor does.
     pub(crate) fn activities(&self) -> &[Arc<Activity>] {
         &self.activities
+    }
+
+    /// What the RDMA devices of each reactor were asked to do.
+    pub(crate) fn rdma_counts(&self) -> Vec<Counts> {
+        let peers = self.shared.peers.iter();
+        peers.map(|peer| peer.rdma.counts()).collect()
     }
 
     /// Open connections.

@@ -179,7 +179,9 @@ impl Worker {
     fn tick_all(&mut self, io: &mut Io) {
         self.backend.tick();
         self.connections.tick(&mut self.backend, io);
-        self.fabric.tick(&mut self.backend, io);
+        if let Some(peer) = self.shared.peers.get(self.index) {
+            self.fabric.tick(&mut self.backend, io, &peer.rdma);
+        }
     }
 
     /// Hands the ends of I/O to their connections, and goes on with what waits. Says whether it must be called again in

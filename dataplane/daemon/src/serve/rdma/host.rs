@@ -9,8 +9,8 @@ use roadstead_ring::{Io, IoBuf};
 use roadstead_target::rdma::{Close, Connection};
 use roadstead_target::{Tag, Turn};
 use roadstead_verbs::{
-    Adapter, Attention, ConnectLimits, Finished, Id, Kind, Next, QueuePair, QueueSizes, Received,
-    VerbsError, WorkStatus,
+    Adapter, Attention, ConnectLimits, Counts, Finished, Id, Kind, Next, QueuePair, QueueSizes,
+    Received, VerbsError, WorkStatus,
 };
 
 use super::super::backend::{Backend, Weight};
@@ -294,6 +294,10 @@ impl Host {
     }
 
     /// Ends it.
+    pub(super) fn counts(&self) -> Counts {
+        self.way.pair.counts()
+    }
+
     pub(super) fn end(mut self, backend: &mut Backend, part: &mut Adapter, gone: &Gone) {
         let peer = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
         if gone.is_fault() && backend.may_log() {

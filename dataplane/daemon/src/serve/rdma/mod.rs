@@ -4,6 +4,7 @@
 //! armed, so that the devices wake it; one that is idle for long is armed while others work. A connection that has
 //! ended gives its buffers back when its queue pair is destroyed, not before.
 
+mod activity;
 mod host;
 mod port;
 
@@ -12,12 +13,13 @@ use std::net::SocketAddr;
 use roadstead_ring::{BufPool, Io, RingError};
 use roadstead_target::rdma;
 use roadstead_verbs::{
-    Access, Adapter, Channel, CmEvent, CmEventKind, Device, Finished, Id, Listener, Received,
-    VerbsError,
+    Access, Adapter, Channel, CmEvent, CmEventKind, Counts, Device, Finished, Id, Listener,
+    Received, VerbsError,
 };
 
 use super::backend::Backend;
 use super::jobs::Done;
+pub(crate) use activity::RdmaActivity;
 use host::{Gone, Host};
 
 /// Memory for the data of commands of a reactor, which RDMA devices know in advance, in bytes.
@@ -65,6 +67,8 @@ pub(super) struct Fabric {
     requests: Vec<Request>,
     /// Connections that have ended since this was last asked.
     ended: usize,
+    /// What the queue pairs of ended connections have done.
+    past: Counts,
     parts: Vec<Adapter>,
     pool: Option<BufPool>,
     channel: Option<Channel>,
@@ -371,8 +375,8 @@ impl Fabric {
         self.waiting.iter().any(draining)
     }
 
-    /// Looks at time-outs and changes of all connections.
-    pub(super) fn tick(&mut self, backend: &mut Backend, io: &mut Io) {
+    /// Looks at time-outs and changes of all connections, and tells what was done.
+    pub(super) fn tick(&mut self, backend: &mut Backend, io: &mut Io, activity: &RdmaActivity) {
         for index in 0..self.hosts.len() {
             if let Some(Some(host)) = self.hosts.get_mut(index)
                 && let Some(part) = self.parts.get(host.part())
@@ -384,6 +388,11 @@ impl Fabric {
                 }
             }
         }
+        let mut counts = self.past;
+        for host in self.hosts.iter().flatten() {
+            counts += host.counts();
+        }
+        activity.store(counts);
     }
 
     /// Ends a connection; its I/O at drives goes on without it.
@@ -391,6 +400,7 @@ impl Fabric {
         let Some(host) = self.hosts.get_mut(index).and_then(Option::take) else {
             return;
         };
+        self.past += host.counts();
         if let Some(part) = self.parts.get_mut(host.part()) {
             host.end(backend, part, gone);
         }
