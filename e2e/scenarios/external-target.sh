@@ -1,8 +1,6 @@
 #!/bin/bash
 # A foreign appliance, the Linux kernel's own target in a virtual machine on the cluster's network: its namespaces as volumes.
 NEEDS=cluster
-# shellcheck disable=SC2034 # read by test.sh
-ALONE=yes # its guest and those of the virtual machine scenarios share a directory: not in `make test` yet
 . "$E2E/lib/standalone.sh"
 check discovery "A Target by discovery shows what the appliance has; a namespace by UUID is a static volume in a pod: verified I/O over both portals, of which one goes away and comes back. Deletion leaves the data, and a new object finds it again." 600
 check names "A Target by NQN and portals; namespaces by NGUID and by identifier, attached by what was recorded; one that is another than was bound is not used; none is bound twice." 420

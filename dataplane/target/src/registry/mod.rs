@@ -1,22 +1,23 @@
 //! What is served and who is connected: shared by all connections of a target.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+mod effects;
+mod state;
+
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use roadstead_nvme::fabrics::CNTLID_MAX;
 use roadstead_nvme::{Nqn, Portal};
 use uuid::Uuid;
 
 use crate::ana::View;
 use crate::controller::{Controller, Ended, Identity, Kind};
 use crate::discovery;
-use crate::limits::{self, ControllerLimits};
-use crate::reservation::{Effects, HostId, Malformed, Reservations};
-use crate::table::{Namespaces, Subsystem, Table};
-use crate::work::{Drain, Totals};
+use crate::limits::ControllerLimits;
+use crate::table::{Subsystem, Table};
+use crate::work::Totals;
+use state::{LostPath, State};
 
 /// The table and the controllers. Cheap to share; its lock is taken by [`Registry::apply`], connects, discovery and
 /// the end of a controller, never for I/O.
@@ -26,27 +27,6 @@ pub struct Registry {
     limits: ControllerLimits,
     /// There may be refusals to report.
     refused: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    table: Table,
-    /// Counts changes of the table, for the discovery log.
-    generation: u64,
-    controllers: BTreeMap<u16, Arc<Controller>>,
-    /// Removed, but I/O of them may be in flight.
-    lingering: Vec<Arc<Controller>>,
-    last_cntlid: u16,
-    last_instance: u8,
-    /// Paths that were lost and are not back, with the time; at most [`limits::LOST_PATHS_MAX`].
-    lost: BTreeMap<LostPath, u64>,
-    /// What controllers did that are gone, by subsystem.
-    totals: BTreeMap<Nqn, Totals>,
-    /// Refusals that were reported or will be.
-    known_refusals: BTreeSet<Refusal>,
-    new_refusals: Vec<Refusal>,
-    /// Of the namespaces that are served or about to be, by their names.
-    reservations: BTreeMap<Uuid, Arc<Reservations>>,
 }
 
 /// A controller, for reports.
@@ -69,26 +49,6 @@ pub struct Refusal {
     pub subsystem: Nqn,
     /// The host.
     pub host: Nqn,
-}
-
-/// A path that a host has lost.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct LostPath {
-    subsystem: Nqn,
-    host: Nqn,
-    host_id: [u8; 16],
-    local: Portal,
-}
-
-impl LostPath {
-    fn new(identity: &Identity) -> Self {
-        Self {
-            subsystem: identity.subsystem.clone(),
-            host: identity.host.clone(),
-            host_id: identity.host_id,
-            local: identity.local,
-        }
-    }
 }
 
 /// Why a controller was not made.
@@ -124,7 +84,7 @@ impl Registry {
     }
 
     /// Hosts that were refused since the last call because their subsystem does not allow them. Each pair of host and
-    /// subsystem is reported once, until the host is allowed, or [`limits::REFUSALS_MAX`] pairs made this forget all.
+    /// subsystem is reported once, until the host is allowed, or [`crate::limits::REFUSALS_MAX`] pairs made this forget all.
     /// Cheap when there is none.
     pub fn take_refusals(&self) -> Vec<Refusal> {
         if !self.refused.swap(false, Ordering::Relaxed) {
@@ -306,86 +266,6 @@ impl Registry {
             .is_lingering(&identity.subsystem, &identity.host, identity.host_id)
     }
 
-    /// Gives a namespace the reservations that were kept with its volume. Call this before [`Self::apply`] with a table
-    /// that serves it; while it is served already, this does nothing.
-    ///
-    /// # Errors
-    /// The bytes cannot be read; the namespace begins without reservations.
-    pub fn restore_reservations(&self, namespace: Uuid, bytes: &[u8]) -> Result<(), Malformed> {
-        let mut state = self.lock();
-        if let Entry::Vacant(place) = state.reservations.entry(namespace) {
-            place.insert(Arc::new(Reservations::restored(bytes)?));
-        }
-        Ok(())
-    }
-
-    /// The reservations of namespaces, by identifier.
-    pub(crate) fn reservations(&self, namespaces: &Namespaces) -> Vec<(u32, Arc<Reservations>)> {
-        let mut state = self.lock();
-        let all = namespaces.iter();
-        all.map(|(nsid, namespace)| (*nsid, state.reservations_of(namespace.uuid)))
-            .collect()
-    }
-
-    /// The reservations of a namespace.
-    pub(crate) fn reservations_of(&self, namespace: Uuid) -> Arc<Reservations> {
-        self.lock().reservations_of(namespace)
-    }
-
-    /// Tells hosts what a change of a namespace's reservations means to them.
-    pub(crate) fn tell(&self, namespace: Uuid, effects: &Effects) {
-        if effects.notices.is_empty() {
-            return;
-        }
-        for controller in self.lock().controllers.values() {
-            let host = controller.identity().host_id;
-            for (_, notice) in effects.notices.iter().filter(|(to, _)| *to == host) {
-                controller.reservation_changed(namespace, *notice);
-            }
-        }
-    }
-
-    /// Ends another controller of this controller's host, as the host asks for. Returns the wait for its I/O in flight,
-    /// which is over when there is no such controller any more: nothing of it changes anything after that.
-    pub(crate) fn reset_other(
-        &self,
-        asks: &Identity,
-        cntlid: u16,
-        instance: u8,
-        instance_random: u64,
-    ) -> Drain {
-        let state = self.lock();
-        let mut drain = Drain::default();
-        for controller in state.controllers.values().chain(&state.lingering) {
-            let other = controller.identity();
-            let is_meant = other.cntlid == cntlid
-                && other.instance == instance
-                && other.instance_random == instance_random
-                && other.kind == Kind::Io
-                && other.subsystem == asks.subsystem
-                && other.host == asks.host
-                && other.host_id == asks.host_id;
-            if is_meant {
-                controller.end(Ended::CrossControllerReset);
-                controller.lock().drain(&mut drain);
-            }
-        }
-        drain
-    }
-
-    /// A wait for all I/O in flight of these hosts, but not of `except`.
-    pub(crate) fn drain(&self, hosts: &BTreeSet<HostId>, except: HostId) -> Drain {
-        let state = self.lock();
-        let mut drain = Drain::default();
-        for controller in state.controllers.values().chain(&state.lingering) {
-            let host = controller.identity().host_id;
-            if host != except && hosts.contains(&host) {
-                controller.lock().drain(&mut drain);
-            }
-        }
-        drain
-    }
-
     /// The controller with this identifier.
     pub(crate) fn find(&self, cntlid: u16) -> Option<Arc<Controller>> {
         self.lock().controllers.get(&cntlid).cloned()
@@ -457,93 +337,5 @@ fn view(table: &Table, subsystem: &Subsystem, local: Portal) -> View {
     View {
         namespaces: Arc::clone(&subsystem.namespaces),
         ana: table.ana(local),
-    }
-}
-
-impl State {
-    /// Whether I/O of an ended controller of this host is in flight.
-    fn is_lingering(&self, subsystem: &Nqn, host: &Nqn, host_id: [u8; 16]) -> bool {
-        let all = self.controllers.values().chain(&self.lingering);
-        let mut own = all.filter(|controller| {
-            let identity = controller.identity();
-            identity.host_id == host_id
-                && identity.host == *host
-                && identity.subsystem == *subsystem
-        });
-        own.any(|controller| controller.lock().is_lingering())
-    }
-
-    fn reservations_of(&mut self, namespace: Uuid) -> Arc<Reservations> {
-        Arc::clone(self.reservations.entry(namespace).or_default())
-    }
-
-    /// Notes a refusal; true when it is news.
-    fn refuse(&mut self, refusal: Refusal) -> bool {
-        if self.known_refusals.contains(&refusal) {
-            return false;
-        }
-        if self.known_refusals.len() >= limits::REFUSALS_MAX {
-            self.known_refusals.clear();
-            self.new_refusals.clear();
-        }
-        self.known_refusals.insert(refusal.clone());
-        self.new_refusals.push(refusal);
-        true
-    }
-
-    /// A host has lost its path.
-    fn lose(&mut self, path: LostPath, now_ms: u64) {
-        if self.lost.len() >= limits::LOST_PATHS_MAX {
-            self.lost
-                .retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < limits::LOST_PATH_MS);
-        }
-        if self.lost.len() < limits::LOST_PATHS_MAX {
-            self.lost.insert(path, now_ms);
-        }
-    }
-
-    /// Until when the path of a new controller rests: one that its host has lost lately and that is back may be lost
-    /// again, and whoever has another one had better stay there for a while.
-    fn rest_until_ms(&mut self, new: &Identity, now_ms: u64) -> Option<u64> {
-        let path = LostPath::new(new);
-        // One that was lost may not be known to be: its time-out is not over.
-        let silent = self.controllers.values().find_map(|controller| {
-            let seen_ms = controller.lock().last_seen_ms;
-            let is_silent = now_ms.saturating_sub(seen_ms) >= limits::SILENT_MS;
-            (is_silent && LostPath::new(controller.identity()) == path).then_some(seen_ms)
-        });
-        let lost_ms = self.lost.remove(&path).or(silent)?;
-        let mut others = self.controllers.values();
-        let has_other = others.any(|controller| {
-            let other = controller.identity();
-            other.subsystem == new.subsystem
-                && other.host == new.host
-                && other.host_id == new.host_id
-                && other.local != new.local
-                && controller.lock().is_ready()
-        });
-        let is_lately = now_ms.saturating_sub(lost_ms) < limits::LOST_PATH_MS;
-        (has_other && is_lately).then(|| now_ms.saturating_add(limits::PATH_REST_MS))
-    }
-
-    /// The next instance of a controller: none that lived lately has it and the same identifier.
-    fn next_instance(&mut self) -> u8 {
-        self.last_instance = self.last_instance.checked_add(1).unwrap_or(1);
-        self.last_instance
-    }
-
-    /// The next identifier that is not in use. Identifiers are not reused soon.
-    fn free_cntlid(&mut self) -> Option<u16> {
-        for _ in 0..CNTLID_MAX {
-            self.last_cntlid = if self.last_cntlid >= CNTLID_MAX {
-                1
-            } else {
-                self.last_cntlid + 1
-            };
-            if !self.controllers.contains_key(&self.last_cntlid) {
-                return Some(self.last_cntlid);
-            }
-        }
-        None
     }
 }
