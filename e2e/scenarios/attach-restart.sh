@@ -1,8 +1,6 @@
 #!/bin/bash
 # I/O on an attached device goes on while the daemon that attached it, or the target's, is killed and started again.
 NEEDS=vm
-# shellcheck disable=SC2034 # read by test.sh
-ALONE=yes # ten minutes of killing daemons: not in `make test` yet
 . "$E2E/lib/standalone.sh"
 check kernel "By the kernel's own host." 700
 check ublk "By ublk: the next daemon takes the device up and is asked again for what was not answered." 700
