@@ -24,9 +24,9 @@ fuzz: ## fuzzes every codec and whole connections, and simulates both ends, TIME
 	@e2e/fuzz.sh
 	FIRST=$$(date +%s)0000 SEEDS=$$((TIME * 60)) cargo test --locked --profile $(PROFILE) --package roadstead-sim runs_hold
 bench: ## measures speed, CPU and memory and writes docs/benchmarks.md
-	@e2e/run speed
+	@e2e/run speed roce-cost
 	cargo build --locked --release --package roadsteadd --package roadstead
-	@e2e/bench.py --cluster-json e2e/.out/speed.json
+	@e2e/bench.py --cluster-json e2e/.out/speed.json --roce-json e2e/.out/roce-cost.json
 
 .PHONY: build image
 build: ## the four programs, into target/$(PROFILE)

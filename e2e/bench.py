@@ -227,12 +227,31 @@ def table(results, raw, rows, file):
     return met
 
 
+def roce_table(costs, file):
+    print('''
+NVMe/RDMA over the soft device between two virtual machines, ours beside nvmet: what the target does for one I/O. "Work requests" are
+those of send queues, "batches" how they are handed to the device, "system calls" the daemon's (the soft device needs one for a
+batch; hardware needs none). The CPU time is the whole machine's, the soft device's included, in a run without counting; only its ratio
+means anything.
+
+| load | work requests | of nvmet | batches | of nvmet | system calls | CPU of ours / nvmet |
+|---|---|---|---|---|---|---|''', file=file)
+    loads = {}
+    for cost in costs:
+        loads.setdefault(cost['load'], {})[cost['side']] = cost
+    for name, sides in loads.items():
+        ours, theirs = sides['ours'], sides['nvmet']
+        print(f'| {name} | {ours["requests"]:.2f} | {theirs["requests"]:.2f} | {ours["doorbells"]:.2f} | {theirs["doorbells"]:.2f} '
+              f'| {ours["syscalls"]:.2f} | {ours["cpu_us"] / theirs["cpu_us"]:.2f} |', file=file)
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--seconds', type=float, default=2)
     p.add_argument('--only', default='')
     p.add_argument('--cluster-json', help='times of PVC to running pod, written by the scenario speed')
+    p.add_argument('--roce-json', help='what an I/O over RoCE costs, written by the scenario roce-cost')
     p.add_argument('--out', default=ROOT / 'docs/benchmarks.md')
     a = p.parse_args()
     rows = [r for r in ROWS if a.only in r[0]]
@@ -299,6 +318,8 @@ The machine is emulated: its absolute figures mean nothing, and are left out.
 |---|---|---|''', file=f)
             for name, values in ratios.items():
                 print(f'| {name} | {statistics.median(values):.2f} | {spread(values)} |', file=f)
+        if a.roce_json and os.path.exists(a.roce_json):
+            roce_table(json.load(open(a.roce_json)), f)
     print(open(a.out).read())
     sys.exit(0 if met else 1)
 

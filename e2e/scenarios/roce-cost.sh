@@ -35,7 +35,7 @@ cost() {
   before=$(on target busy_ticks </dev/null)
   ios=$(run_load "$portal" "$nqn" "$3")
   cpu=$(bc <<<"scale = 3; ($(on target busy_ticks </dev/null) - $before) * 10000 / $ios")
-  on target counting </dev/null
+  on target counting </dev/null >/dev/null
   ios=$(run_load "$portal" "$nqn" "$3")
   counts=$(on target counted </dev/null)
   jq -c --arg load "$1" --arg side "$2" --argjson ios "$ios" --argjson cpu "$cpu" \
