@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roadstead_nvme::Sqe;
+use roadstead_nvme::{AnaState, Sqe};
 
 use crate::queue::Transfer;
 use crate::setup::{NamespaceInfo, SetUpError};
@@ -116,10 +116,45 @@ pub enum PathState {
 pub struct PathReport {
     /// Its state.
     pub state: PathState,
-    /// Its last error, or its ANA state when that is not the best.
+    /// Its last error; empty while it is live.
     pub message: String,
+    /// Of the namespace on its controller, if that has any.
+    pub ana_state: Option<AnaState>,
     /// Of a Keep Alive, smoothed; `None` before the first was answered.
     pub round_trip: Option<Duration>,
     /// How often it was lost while it was live.
     pub losses: u32,
+    /// What went over it.
+    pub traffic: Traffic,
+}
+
+/// What went over a path since it was made: commands with data that the target has carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Bytes of those reads.
+    pub read_bytes: u64,
+    /// Bytes of those writes.
+    pub written_bytes: u64,
+}
+
+impl Traffic {
+    /// A command was carried out. No count reaches its end: 2^64 bytes take a hundred years at 5 GB/s.
+    pub(crate) fn count(&mut self, transfer: &Transfer) {
+        let bytes = u64::from(transfer.length_bytes);
+        match (bytes, transfer.is_read) {
+            (0, _) => {}
+            (_, true) => {
+                self.reads += 1;
+                self.read_bytes += bytes;
+            }
+            (_, false) => {
+                self.writes += 1;
+                self.written_bytes += bytes;
+            }
+        }
+    }
 }

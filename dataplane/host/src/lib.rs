@@ -47,7 +47,7 @@ mod queue;
 mod request;
 mod setup;
 
-pub use action::{Action, Command, Epoch, PathReport, PathState, Payload};
+pub use action::{Action, Command, Epoch, PathReport, PathState, Payload, Traffic};
 pub use admin::{Control, Names, nguid_text};
 pub use backoff::BACKOFF_MIN;
 pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};

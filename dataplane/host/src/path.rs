@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::action::{Epoch, PathReport, PathState};
+use roadstead_nvme::AnaState;
+
+use crate::action::{Epoch, PathReport, PathState, Traffic};
 use crate::admin::{Control, Instance};
 use crate::association::Association;
 use crate::backoff::Backoff;
@@ -57,9 +59,11 @@ pub(crate) struct Path {
     pub(crate) fence: Option<Fence>,
     /// How often it was lost while it was live.
     pub(crate) losses: u32,
+    /// Over all of its controllers.
+    pub(crate) traffic: Traffic,
     is_failed: bool,
     /// What was last reported: whether it is live, has failed, and its ANA state.
-    shown: (bool, bool, &'static str),
+    shown: (bool, bool, Option<AnaState>),
 }
 
 impl Path {
@@ -78,8 +82,9 @@ impl Path {
             rest_until: None,
             fence: None,
             losses: 0,
+            traffic: Traffic::default(),
             is_failed: false,
-            shown: (false, false, ""),
+            shown: (false, false, None),
         }
     }
 
@@ -91,7 +96,7 @@ impl Path {
     pub(crate) fn usable(&self) -> Option<&Association> {
         let association = self.association.as_ref()?;
         let is_usable =
-            self.is_live() && association.access.is_usable() && self.rest_until.is_none();
+            self.is_live() && association.ana_state.is_usable() && self.rest_until.is_none();
         is_usable.then_some(association)
     }
 
@@ -108,14 +113,13 @@ impl Path {
             && self
                 .association
                 .as_ref()
-                .is_some_and(|a| a.access.is_usable());
+                .is_some_and(|a| a.ana_state.is_usable());
         match works {
             true => self.down_since = None,
             false => self.down_since = self.down_since.or(Some(now)),
         }
         self.is_failed = self.has_been_down(ctrl_loss, now);
-        let ana = self.association.as_ref().map_or("", |a| a.access.text());
-        let shown = (self.is_live(), self.is_failed, ana);
+        let shown = (self.is_live(), self.is_failed, self.ana_state());
         std::mem::replace(&mut self.shown, shown) != shown
     }
 
@@ -126,18 +130,23 @@ impl Path {
     }
 
     pub(crate) fn report(&self) -> PathReport {
-        let association = self.association.as_ref();
-        let ana = association.map_or("", |a| a.access.text());
-        let (state, message) = match (self.is_live(), self.is_failed) {
-            (true, _) => (PathState::Live, ana.into()),
-            (false, true) => (PathState::Failed, self.error.clone()),
-            (false, false) => (PathState::Connecting, self.error.clone()),
-        };
         PathReport {
-            state,
-            message,
-            round_trip: association.and_then(|a| a.round_trip),
+            state: match (self.is_live(), self.is_failed) {
+                (true, _) => PathState::Live,
+                (false, true) => PathState::Failed,
+                (false, false) => PathState::Connecting,
+            },
+            message: self.error.clone(),
+            ana_state: self.ana_state(),
+            round_trip: self.association.as_ref().and_then(|a| a.round_trip),
             losses: self.losses,
+            traffic: self.traffic,
         }
+    }
+
+    /// What the controller says, if it says anything.
+    fn ana_state(&self) -> Option<AnaState> {
+        let association = self.association.as_ref()?;
+        association.grants.ana.map(|_| association.ana_state)
     }
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
-use crate::action::PathState;
+use crate::action::{PathState, Traffic};
 use crate::config::{Identity, Limits, Wanted};
 
 const UUID: Uuid = Uuid::from_u128(0xabc);
