@@ -10,7 +10,7 @@ use crate::setup::{NamespaceInfo, SetUpError};
 /// An attempt to connect a path. Things of older ones of the same path are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// Which path, by its place in the configuration.
+    /// Which path, by its place.
     pub path: u16,
     /// Counts the attempts.
     pub attempt: u32,
@@ -70,6 +70,11 @@ pub enum Action {
         /// Which path.
         path: usize,
     },
+    /// A path that is not wanted has ended; its place is free.
+    Removed {
+        /// Which path.
+        path: usize,
+    },
     /// There is no path left to wait for: requests fail from now on. Connecting goes on.
     GivenUp,
 }
@@ -114,6 +119,8 @@ pub enum PathState {
 /// A path, for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathReport {
+    /// Which, by its place.
+    pub path: usize,
     /// Its state.
     pub state: PathState,
     /// Its last error; empty while it is live.

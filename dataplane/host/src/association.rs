@@ -98,9 +98,10 @@ impl Association {
     }
 
     /// As a choice for the next command.
-    pub(crate) fn candidate(&self, path: usize) -> Candidate {
+    pub(crate) fn candidate(&self, path: usize, is_wanted: bool) -> Candidate {
         Candidate {
             path,
+            is_wanted,
             is_optimized: self.ana_state == AnaState::Optimized,
             has_room: self.queues.iter().any(Queue::has_room),
             in_flight: self.in_flight(),

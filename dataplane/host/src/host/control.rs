@@ -44,7 +44,7 @@ impl Host {
             return;
         };
         match (&mut path.phase, qid) {
-            (Phase::Waiting(_) | Phase::Live, _) => {}
+            (Phase::Vacant | Phase::Waiting(_) | Phase::Live, _) => {}
             (Phase::SetUp { machine, .. }, 0) => {
                 let (fresh, command) = SetUp::start(&self.config);
                 **machine = fresh;
