@@ -143,7 +143,7 @@ impl Guest {
 
 impl World {
     /// Calls a client, then does what a reactor does at the end of a turn.
-    fn with_client<T>(
+    pub fn with_client<T>(
         &mut self,
         host: usize,
         with: impl FnOnce(&mut Client, &mut HostRim<'_>) -> T,
