@@ -125,7 +125,7 @@ fn parse(text: &str) -> Counters {
         };
         let key = match of_path {
             false => label(labels, "volume").map(|volume| (volume, String::new())),
-            true => label(labels, "attachment").zip(label(labels, "portal")),
+            true => label(labels, "attachment").zip(path(labels)),
         };
         let Some(key) = key else { continue };
         let rate = all.entry(key).or_default();
@@ -147,6 +147,12 @@ fn split(line: &str) -> Option<(&str, &str, u64)> {
     Some((name, labels, value.trim().parse().ok()?))
 }
 
+/// A path as it is shown: `tcp 10.0.0.1:4420`.
+fn path(labels: &str) -> Option<String> {
+    let (transport, portal) = (label(labels, "transport")?, label(labels, "portal")?);
+    Some(format!("{transport} {portal}"))
+}
+
 /// The value of a label; ours have no quotes in them.
 fn label(labels: &str, name: &str) -> Option<String> {
     let start = labels.find(&format!("{name}=\""))? + name.len() + 2;
@@ -163,7 +169,7 @@ mod tests {
         let text = "# HELP roadstead_volume_reads_total Reads done.\n\
             roadstead_volume_reads_total{volume=\"v\",drive=\"t/d\"} 7\n\
             roadstead_volume_written_bytes_total{drive=\"t/d\",volume=\"v\"} 4096\n\
-            roadstead_path_writes_total{attachment=\"v\",portal=\"tcp 10.0.0.1:4420\"} 3\n\
+            roadstead_path_writes_total{attachment=\"v\",transport=\"tcp\",portal=\"10.0.0.1:4420\"} 3\n\
             roadstead_info{version=\"1\"} 1\nroadstead_connections 2\n";
         let counters = parse(text);
         let volume = counters[&("v".to_owned(), String::new())];

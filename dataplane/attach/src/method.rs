@@ -56,7 +56,7 @@ pub trait Method: Send + Sync {
     /// The device as it is now, if it is attached.
     fn device(&self, spec: &Spec) -> Option<Device>;
 
-    /// What every path does now, in the order of the spec.
+    /// What every path that can be used here does now, in the order of the spec.
     fn paths(&self, spec: &Spec) -> Vec<PathStatus>;
 
     /// Brings a device that is there towards these paths, and says which it has then: connects those that are missing

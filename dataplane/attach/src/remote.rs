@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use roadstead_initiator::{
     ConnectError, Identity, Initiator, IoError, Limits, Namespace, Nqn, PathState as HostPathState,
-    Spec as InitiatorSpec, Status,
+    PathStatus as InitiatorPath, Spec as InitiatorSpec, Status,
 };
 use roadstead_nvme::Transport;
 use roadstead_ring::ReactorConfig;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::method::Availability;
-use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
+use crate::{AttachError, HostIdentity, Losses, PathSpec, PathState, PathStatus, Spec, Traffic};
 
 /// The initiator of this process. Its thread starts with the first attachment.
 pub(crate) struct Remote {
@@ -68,7 +68,7 @@ impl Remote {
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: spec.wanted(),
-            paths: usable(spec).iter().map(PathSpec::portal).collect(),
+            paths: usable(&spec.paths).map(PathSpec::portal).collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),
                 ..Limits::default()
@@ -96,24 +96,62 @@ pub(crate) fn carries(transport: Transport) -> Availability {
 }
 
 /// The paths that the initiator can use, in their order.
-pub(crate) fn usable(spec: &Spec) -> Vec<PathSpec> {
+fn usable(paths: &[PathSpec]) -> impl Iterator<Item = &PathSpec> {
     let carried = |path: &&PathSpec| carries(path.transport) == Availability::Available;
-    spec.paths.iter().filter(carried).copied().collect()
+    paths.iter().filter(carried)
 }
 
-/// What every path of a namespace that was connected over `paths` does now.
-pub(crate) fn path_statuses(paths: &[PathSpec], namespace: &Namespace) -> Vec<PathStatus> {
-    let status = |(path, report): (&PathSpec, roadstead_initiator::PathReport)| PathStatus {
-        path: *path,
+/// What the paths of a namespace do now, in the order of the spec. Those that the initiator cannot use here are left out.
+pub(crate) fn path_statuses(spec: &Spec, namespace: &Namespace) -> Vec<PathStatus> {
+    let there = namespace.measure();
+    let known = |path: &PathSpec| {
+        let seen = there.iter().find(|seen| seen.portal == path.portal());
+        match (seen, carries(path.transport)) {
+            (Some(seen), _) => Some(status(*path, seen)),
+            (None, Availability::Available) => Some(PathStatus::failed(*path, "not connected yet")),
+            (None, Availability::Missing(_)) => None,
+        }
+    };
+    spec.paths.iter().filter_map(known).collect()
+}
+
+fn status(path: PathSpec, seen: &InitiatorPath) -> PathStatus {
+    let report = &seen.report;
+    PathStatus {
+        path,
         state: match report.state {
             HostPathState::Live => PathState::Live,
             HostPathState::Connecting => PathState::Connecting,
             HostPathState::Failed => PathState::Failed,
         },
-        message: report.message,
-        ..PathStatus::failed(*path, "")
-    };
-    paths.iter().zip(namespace.paths()).map(status).collect()
+        message: report.message.clone(),
+        ana_state: report.ana_state,
+        losses: Losses {
+            count: report.losses,
+            last_s: seen.lost_s,
+        },
+        round_trip: report.round_trip,
+        traffic: Some(Traffic {
+            reads: report.traffic.reads,
+            writes: report.traffic.writes,
+            read_bytes: report.traffic.read_bytes,
+            written_bytes: report.traffic.written_bytes,
+            segments: seen.segments,
+        }),
+    }
+}
+
+/// Has a namespace in use reached over these paths. Says which it has: these, and others that have not ended yet.
+pub(crate) fn follow_paths(namespace: &Namespace, paths: &[PathSpec]) -> Vec<PathSpec> {
+    namespace.follow(usable(paths).map(PathSpec::portal).collect());
+    let mut has = paths.to_vec();
+    let there = namespace.paths().into_iter();
+    for path in there.map(|seen| PathSpec::from(seen.portal)) {
+        if !has.contains(&path) {
+            has.push(path);
+        }
+    }
+    has
 }
 
 /// Whether the device shall refuse writes.
@@ -123,7 +161,7 @@ pub(crate) fn is_read_only(spec: &Spec, namespace: &Namespace) -> bool {
 
 /// Has the device follow the namespace's size by `apply`, on a thread that ends with the namespace. It is not the
 /// initiator's, which must go on while the kernel changes the size.
-pub(crate) fn follow(
+pub(crate) fn follow_size(
     spec: &Spec,
     namespace: &Namespace,
     apply: impl Fn() -> Result<(), AttachError> + Send + 'static,

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::remote::{Remote, carries, follow, is_read_only, path_statuses, usable};
+use crate::remote::{Remote, carries, follow_paths, follow_size, is_read_only, path_statuses};
 use crate::{AttachError, PathSpec, PathStatus, Spec};
 
 const SYSFS: &str = "/sys";
@@ -81,7 +81,6 @@ pub(crate) trait Driver: Send + Sync + 'static {
 
 struct Attached<S> {
     namespace: Namespace,
-    paths: Vec<PathSpec>,
     number: u32,
     server: S,
     size: Arc<Size>,
@@ -118,6 +117,10 @@ impl<D: Driver> Served<D> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn namespace(&self, spec: &Spec) -> Option<Namespace> {
+        Some(self.table().get(&spec.id)?.namespace.clone())
+    }
+
     /// Gives the device the namespace's size, unless it has it or is gone.
     fn apply_size(
         driver: &D,
@@ -151,10 +154,9 @@ impl<D: Driver> Served<D> {
         if let Err(error) = apply() {
             warn!(id = spec.id, %error, "the device has not the namespace's size");
         }
-        follow(spec, &namespace, apply);
+        follow_size(spec, &namespace, apply);
         Attached {
             namespace,
-            paths: usable(spec),
             number,
             server,
             size,
@@ -253,9 +255,16 @@ impl<D: Driver> Method for Served<D> {
     }
 
     fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
-        match self.table().get(&spec.id) {
-            Some(attached) => path_statuses(&attached.paths, &attached.namespace),
+        match self.namespace(spec) {
+            Some(namespace) => path_statuses(spec, &namespace),
             None => failed_paths(spec, "not attached"),
+        }
+    }
+
+    fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
+        match self.namespace(spec) {
+            Some(namespace) => follow_paths(&namespace, paths),
+            None => spec.paths.clone(),
         }
     }
 }

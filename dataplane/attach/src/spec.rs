@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use crate::{AttachError, Foreign};
 
+pub use roadstead_initiator::Segments;
+
 /// How long I/O waits for a lost connection when the request does not say.
 pub const CTRL_LOSS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 /// Longest id: with the prefixes and suffixes of its files it still is one file name.
@@ -222,15 +224,6 @@ pub struct Traffic {
     pub written_bytes: u64,
     /// Segments or packets that were sent, and how many of them again, where the transport tells.
     pub segments: Option<Segments>,
-}
-
-/// Segments or packets that the transport sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segments {
-    /// All.
-    pub sent: u64,
-    /// Of these, sent again because they, or the answer to them, were lost.
-    pub sent_again: u64,
 }
 
 /// How often a path was lost.

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{BLOCK, NQN, Target, UUID, wait_for};
 use roadstead_attach::fuse::FuseMethod;
 use roadstead_attach::{
-    AttachError, Availability, HostIdentity, Method, PathSpec, PathState, Spec,
+    AttachError, Availability, HostIdentity, Losses, Method, PathSpec, PathState, Spec,
 };
-use roadstead_nvme::Portal;
+use roadstead_nvme::{AnaState, Portal};
 use roadstead_target::Access;
 use uuid::Uuid;
 
@@ -241,6 +241,41 @@ fn io_waits_over_broken_connections() {
     });
     let live = || bench.method.paths(&bench.spec)[0].state == PathState::Live;
     wait_for("the path to be live", live);
+}
+
+#[test]
+fn a_device_in_use_follows_its_paths() {
+    let Some(mut bench) = Bench::new("follow", 64) else {
+        return;
+    };
+    bench.target = Target::with_portals(2, 64, Access::Any);
+    let path = |index: usize| PathSpec::from(Portal::from(bench.target.portals[index]));
+    let (old, new) = (path(0), path(1));
+    bench.spec.paths = vec![old];
+    let file = open_direct(&bench.attach());
+    let write = |fill: u8| {
+        let mut data = Aligned::new(BLOCK, fill);
+        file.write_all_at(data.bytes(), 0).unwrap();
+        assert_eq!(bench.target.memory()[..BLOCK], *data.bytes());
+    };
+    write(1);
+    let before = bench.method.paths(&bench.spec).remove(0);
+    let traffic = before.traffic.unwrap();
+    assert!(traffic.writes > 0 && traffic.segments.unwrap().sent > 0);
+    assert_eq!(before.ana_state, Some(AnaState::Optimized));
+    wait_for("the other path alone", || {
+        let has = bench.method.follow(&bench.spec, &[new]);
+        assert_eq!(has[0], new);
+        has.len() == 1
+    });
+    bench.spec.paths = vec![new];
+    bench.target.refuse_portal(0, true);
+    bench.target.cut_portal(0);
+    write(2);
+    let after = bench.method.paths(&bench.spec);
+    assert_eq!((after[0].path, after[0].state), (new, PathState::Live));
+    assert!(after[0].traffic.unwrap().writes > 0);
+    assert_eq!(after[0].losses, Losses::default());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use roadstead_attach::{HostIdentity, Manager};
@@ -126,6 +126,7 @@ impl Parts {
             looker: looker.clone(),
             identity,
             probe: Probe::default(),
+            meter: Mutex::default(),
         };
         let node = Arc::new(Node {
             keeper,
@@ -203,12 +204,18 @@ async fn serve_http(
         "/healthz" if server.is_healthy() => Answer::ok("ok\n"),
         "/healthz" => Answer::unavailable("a reactor has ended\n"),
         "/readyz" => ready(&node.reporter.status.borrow()),
-        "/metrics" => Answer::ok(metrics::text(
-            &node.reporter.report(),
-            server.connections(),
-            server.activities(),
-            &server.rdma_counts(),
-        )),
+        "/metrics" => {
+            let attachments = node.attachments.attachments();
+            let report = node.reporter.report_of(&attachments);
+            let (connections, activities) = (server.connections(), server.activities());
+            Answer::ok(metrics::text(
+                &report,
+                &attachments,
+                connections,
+                activities,
+                &server.rdma_counts(),
+            ))
+        }
         _ => Answer::not_found(),
     })
     .await;

@@ -14,6 +14,7 @@ mod http;
 mod identity;
 mod keeper;
 mod mdns;
+mod meter;
 mod metrics;
 mod netdev;
 mod reconcile;

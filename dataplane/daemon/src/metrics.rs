@@ -1,11 +1,15 @@
-//! Metrics in Prometheus' text format, made of the report: what one sees in the API and in the graphs agrees.
+//! Metrics in Prometheus' text format, made of the report: what one sees in the API and in the graphs agrees. Where the
+//! report has rates, of paths, the counts are taken from what it is made of.
 //!
-//! The labels are bounded: one set for each reactor, volume, drive, subsystem, portal and attachment of the node.
+//! The labels are bounded: one set for each reactor, volume, drive, subsystem, portal, attachment and path of the node.
+
+mod paths;
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use roadstead_api::v1;
+use roadstead_attach::Attachment;
 use roadstead_nvme::Transport;
 use roadstead_ring::Activity;
 use roadstead_verbs::Counts;
@@ -47,6 +51,7 @@ fn escape(value: &str) -> String {
 /// All metrics of the node.
 pub(crate) fn text(
     report: &v1::NodeReport,
+    attached: &[Attachment],
     connections: usize,
     activities: &[Arc<Activity>],
     rdma: &[Counts],
@@ -105,6 +110,7 @@ pub(crate) fn text(
         family.sample(&labels, u8::from(listed.listening));
     }
     attachments(out, &report.attachments);
+    paths::paths(out, attached);
     process(out);
     text
 }
@@ -329,7 +335,7 @@ mod tests {
             doorbells: 4,
             ..Default::default()
         };
-        let text = text(&report, 2, &[Arc::default()], &[counts]);
+        let text = text(&report, &[], 2, &[Arc::default()], &[counts]);
         for line in [
             r#"roadstead_volume_reads_total{volume="a \"b\"\\",uuid="u"} 3"#,
             r#"roadstead_volume_online{volume="a \"b\"\\",uuid="u"} 1"#,

@@ -1,7 +1,8 @@
 //! The node's report: the reconciler's status joined with numbers that live elsewhere.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use roadstead_api::v1;
 use roadstead_attach::{Attachment, ForeignName, Manager, PathState, PathStatus};
@@ -13,6 +14,7 @@ use crate::capability::{Capabilities, Probe};
 use crate::desired;
 use crate::external::Looker;
 use crate::identity::Identity;
+use crate::meter::{Meter, Rates};
 use crate::netdev;
 use crate::serve::{ControllerInfo, IoCounters, Server};
 use crate::status::{DriveStatus, Status, VolumeStatus};
@@ -25,14 +27,29 @@ pub(crate) struct Reporter {
     pub(crate) looker: Arc<Looker>,
     pub(crate) identity: Identity,
     pub(crate) probe: Probe,
+    pub(crate) meter: Mutex<Meter>,
 }
 
 impl Reporter {
     /// The report of this moment.
     pub(crate) fn report(&self) -> v1::NodeReport {
+        self.report_of(&self.attachments.attachments())
+    }
+
+    /// An attachment of this moment in the API's words.
+    pub(crate) fn attachment(&self, of: &Attachment) -> v1::AttachmentReport {
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        attachment(of, &mut meter, Instant::now())
+    }
+
+    /// The report of this moment with these attachments.
+    pub(crate) fn report_of(&self, attachments: &[Attachment]) -> v1::NodeReport {
         let status = Arc::clone(&self.status.borrow());
         let uname = rustix::system::uname();
         let kernel = uname.release().to_string_lossy();
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.forget(Instant::now());
+        drop(meter);
         let capabilities = self.probe.capabilities(&kernel);
         let mut portals = status.portals.clone();
         for portal in &mut portals {
@@ -48,12 +65,7 @@ impl Reporter {
                 .map(|volume| self.volume(volume))
                 .collect(),
             portals,
-            attachments: self
-                .attachments
-                .attachments()
-                .iter()
-                .map(attachment)
-                .collect(),
+            attachments: attachments.iter().map(|a| self.attachment(a)).collect(),
             subsystems: subsystems(&status.subsystems, self.server.controllers()),
             externals: self.looker.reports(),
         }
@@ -143,15 +155,18 @@ fn subsystems(nqns: &[String], controllers: Vec<ControllerInfo>) -> Vec<v1::Subs
     found.into_iter().map(report).collect()
 }
 
-/// An attachment in the API's words.
-pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
+fn attachment(attachment: &Attachment, meter: &mut Meter, now: Instant) -> v1::AttachmentReport {
     let Attachment {
         spec,
         device,
         paths,
         error,
     } = attachment;
-    let mut paths: Vec<v1::PathReport> = paths.iter().map(path).collect();
+    let mut rates = |path: &PathStatus| match path.traffic {
+        Some(traffic) => meter.rates(&spec.id, path.path, traffic, now),
+        None => Rates::default(),
+    };
+    let mut paths: Vec<_> = paths.iter().map(|p| path(p, rates(p))).collect();
     if let Some(error) = error {
         for path in paths.iter_mut().filter(|path| path.message.is_empty()) {
             path.message.clone_from(error);
@@ -182,7 +197,7 @@ pub(crate) fn attachment(attachment: &Attachment) -> v1::AttachmentReport {
     }
 }
 
-fn path(status: &PathStatus) -> v1::PathReport {
+fn path(status: &PathStatus, rates: Rates) -> v1::PathReport {
     let state = match status.state {
         PathState::Live => v1::PathState::Live,
         PathState::Connecting => v1::PathState::Connecting,
@@ -193,6 +208,8 @@ fn path(status: &PathStatus) -> v1::PathReport {
         Transport::Rdma => v1::Transport::Rdma,
     };
     let ana_state = status.ana_state.map(desired::ana_state_message);
+    // Not measured is zero, so what was is more.
+    let round_trip_us = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
     v1::PathReport {
         portal: Some(v1::Portal {
             transport: transport.into(),
@@ -203,9 +220,15 @@ fn path(status: &PathStatus) -> v1::PathReport {
         state: state.into(),
         message: status.message.clone(),
         ana_state: ana_state.unwrap_or_default().into(),
+        round_trip_us: status.round_trip.map_or(0, round_trip_us),
+        loss_ppm: rates.loss_ppm.unwrap_or(0),
+        loss_measured: rates.loss_ppm.is_some(),
+        read_iops: rates.read_iops,
+        write_iops: rates.write_iops,
+        read_bytes_per_s: rates.read_bytes_per_s,
+        write_bytes_per_s: rates.write_bytes_per_s,
         failures: status.losses.count,
         failed_at_s: status.losses.last_s,
-        ..v1::PathReport::default()
     }
 }
 
@@ -218,5 +241,82 @@ pub(crate) fn without_counters(mut report: v1::NodeReport) -> v1::NodeReport {
         volume.allocated_bytes = 0;
         volume.counters = None;
     }
+    let attachments = report.attachments.iter_mut();
+    for path in attachments.flat_map(|attachment| &mut attachment.paths) {
+        path.round_trip_us = 0;
+        path.loss_ppm = 0;
+        path.loss_measured = false;
+        path.read_iops = 0;
+        path.write_iops = 0;
+        path.read_bytes_per_s = 0;
+        path.write_bytes_per_s = 0;
+    }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use roadstead_attach::{Losses, PathSpec, Segments, Traffic};
+    use roadstead_nvme::{AnaState, Portal};
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_reported_with_all_that_is_measured_on_it() {
+        let portal: PathSpec = "10.0.0.1:4420".parse::<Portal>().unwrap().into();
+        let mut status = PathStatus {
+            state: PathState::Live,
+            ana_state: Some(AnaState::NonOptimized),
+            losses: Losses {
+                count: 2,
+                last_s: 1_800_000_000,
+            },
+            round_trip: Some(Duration::from_nanos(1)),
+            traffic: Some(Traffic::default()),
+            ..PathStatus::failed(portal, "")
+        };
+        let now = Instant::now();
+        let mut meter = Meter::default();
+        let mut report = |status: &PathStatus, at: Duration| {
+            let traffic = status.traffic.unwrap();
+            path(status, meter.rates("a", portal, traffic, now + at))
+        };
+        let before = report(&status, Duration::ZERO);
+        assert_eq!(before.round_trip_us, 1, "measured");
+        assert_eq!((before.failures, before.failed_at_s), (2, 1_800_000_000));
+        assert_eq!(before.ana_state(), v1::AnaState::NonOptimized);
+        assert_eq!((before.read_iops, before.loss_measured), (0, false));
+        status.round_trip = Some(Duration::from_micros(90));
+        status.traffic = Some(Traffic {
+            reads: 200,
+            writes: 100,
+            read_bytes: 819_200,
+            written_bytes: 51_200,
+            segments: Some(Segments::default()),
+        });
+        report(&status, Duration::from_secs(1));
+        let traffic = status.traffic.as_mut().unwrap();
+        traffic.segments = Some(Segments {
+            sent: 1000,
+            sent_again: 3,
+        });
+        let after = report(&status, Duration::from_secs(2));
+        let rates = (after.read_iops, after.write_iops);
+        let bytes = (after.read_bytes_per_s, after.write_bytes_per_s);
+        assert_eq!((rates, bytes), ((100, 50), (409_600, 25_600)));
+        assert_eq!((after.loss_ppm, after.loss_measured), (3000, true));
+        assert_eq!(after.round_trip_us, 90);
+
+        let of = |path: &v1::PathReport| v1::NodeReport {
+            attachments: vec![v1::AttachmentReport {
+                paths: vec![path.clone()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let (mut lost, before, after) = (of(&after), of(&before), of(&after));
+        assert_eq!(without_counters(before), without_counters(after.clone()));
+        lost.attachments[0].paths[0].failures += 1;
+        assert_ne!(without_counters(lost), without_counters(after));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roadstead_nvme::Sqe;
+use roadstead_nvme::{AnaState, Sqe};
 
 use crate::queue::Transfer;
 use crate::setup::{NamespaceInfo, SetUpError};
@@ -10,7 +10,7 @@ use crate::setup::{NamespaceInfo, SetUpError};
 /// An attempt to connect a path. Things of older ones of the same path are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// Which path, by its place in the configuration.
+    /// Which path, by its place.
     pub path: u16,
     /// Counts the attempts.
     pub attempt: u32,
@@ -70,6 +70,11 @@ pub enum Action {
         /// Which path.
         path: usize,
     },
+    /// A path that is not wanted has ended; its place is free.
+    Removed {
+        /// Which path.
+        path: usize,
+    },
     /// There is no path left to wait for: requests fail from now on. Connecting goes on.
     GivenUp,
 }
@@ -114,12 +119,49 @@ pub enum PathState {
 /// A path, for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathReport {
+    /// Which, by its place.
+    pub path: usize,
     /// Its state.
     pub state: PathState,
-    /// Its last error, or its ANA state when that is not the best.
+    /// Its last error; empty while it is live.
     pub message: String,
+    /// Of the namespace on its controller, if that has any.
+    pub ana_state: Option<AnaState>,
     /// Of a Keep Alive, smoothed; `None` before the first was answered.
     pub round_trip: Option<Duration>,
     /// How often it was lost while it was live.
     pub losses: u32,
+    /// What went over it.
+    pub traffic: Traffic,
+}
+
+/// What went over a path since it was made: commands with data that the target has carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Bytes of those reads.
+    pub read_bytes: u64,
+    /// Bytes of those writes.
+    pub written_bytes: u64,
+}
+
+impl Traffic {
+    /// A command was carried out. No count reaches its end: 2^64 bytes take a hundred years at 5 GB/s.
+    pub(crate) fn count(&mut self, transfer: &Transfer) {
+        let bytes = u64::from(transfer.length_bytes);
+        match (bytes, transfer.is_read) {
+            (0, _) => {}
+            (_, true) => {
+                self.reads += 1;
+                self.read_bytes += bytes;
+            }
+            (_, false) => {
+                self.writes += 1;
+                self.written_bytes += bytes;
+            }
+        }
+    }
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use roadstead_nvme::AnaState;
 use roadstead_nvme::identify::cns;
 
 use crate::admin::Control;
-use crate::ana::Access;
 use crate::choice::Candidate;
 use crate::host::Fencing;
 use crate::queue::{Check, InFlight, Queue};
@@ -46,8 +46,8 @@ pub(crate) struct Association {
     pub(crate) grants: Grants,
     pub(crate) nsid: u32,
     pub(crate) ana_group: u32,
-    pub(crate) access: Access,
-    /// Until when `access` may be [`Access::Change`].
+    pub(crate) ana_state: AnaState,
+    /// Until when `ana_state` may be [`AnaState::Change`].
     pub(crate) transition_until: Option<Instant>,
     pub(crate) queues: Vec<Queue>,
     next_queue: usize,
@@ -71,7 +71,7 @@ impl Association {
             grants: way.grants,
             nsid: way.info.nsid,
             ana_group: way.ana_group,
-            access: Access::Optimized,
+            ana_state: AnaState::Optimized,
             transition_until: None,
             queues,
             next_queue: 0,
@@ -84,24 +84,25 @@ impl Association {
             looks: VecDeque::new(),
             abort: None,
         };
-        this.set_access(way.access, now);
+        this.set_ana_state(way.ana_state, now);
         this
     }
 
     /// The ANA state is this from now on.
-    pub(crate) fn set_access(&mut self, access: Access, now: Instant) {
-        self.access = access;
-        self.transition_until = match (access, self.grants.ana) {
-            (Access::Change, Some(ana)) => self.transition_until.or(Some(now + ana.transition)),
+    pub(crate) fn set_ana_state(&mut self, ana_state: AnaState, now: Instant) {
+        self.ana_state = ana_state;
+        self.transition_until = match (ana_state, self.grants.ana) {
+            (AnaState::Change, Some(ana)) => self.transition_until.or(Some(now + ana.transition)),
             _ => None,
         };
     }
 
     /// As a choice for the next command.
-    pub(crate) fn candidate(&self, path: usize) -> Candidate {
+    pub(crate) fn candidate(&self, path: usize, is_wanted: bool) -> Candidate {
         Candidate {
             path,
-            is_optimized: self.access == Access::Optimized,
+            is_wanted,
+            is_optimized: self.ana_state == AnaState::Optimized,
             has_room: self.queues.iter().any(Queue::has_room),
             in_flight: self.in_flight(),
         }

@@ -6,18 +6,22 @@ use crate::config::PathPolicy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) path: usize,
+    pub(crate) is_wanted: bool,
     pub(crate) is_optimized: bool,
     pub(crate) has_room: bool,
     pub(crate) in_flight: usize,
 }
 
-/// The path for the next command. `last` took the one before. `None`: wait, for no path of the best state has room;
-/// a worse one does not take what a better one is busy with.
+/// The path for the next command, of candidates that come nearest first. `last` took the one before. `None`: wait, for
+/// no path of the best state has room; a worse one does not take what a better one is busy with. Any that is wanted is
+/// better than one that is not.
 pub(crate) fn choose(
     policy: PathPolicy,
     candidates: impl Iterator<Item = Candidate> + Clone,
     last: usize,
 ) -> Option<usize> {
+    let is_wanted = candidates.clone().any(|c| c.is_wanted);
+    let candidates = candidates.filter(|c| c.is_wanted == is_wanted);
     let is_optimized = candidates.clone().any(|c| c.is_optimized);
     let mut best = candidates.filter(|c| c.is_optimized == is_optimized);
     let chosen = match policy {
@@ -35,11 +39,12 @@ pub(crate) fn choose(
 mod tests {
     use super::*;
 
-    /// Paths by number, state (o, n), room (+, -) and commands in flight.
+    /// Paths by number, whether not wanted (x), state (o, n), room (+, -) and commands in flight.
     fn chosen(policy: PathPolicy, paths: &[(usize, &str, usize)], last: usize) -> Option<usize> {
         let candidates = paths.iter().map(|(path, state, in_flight)| Candidate {
             path: *path,
-            is_optimized: state.starts_with('o'),
+            is_wanted: !state.starts_with('x'),
+            is_optimized: state.contains('o'),
             has_room: state.ends_with('+'),
             in_flight: *in_flight,
         });
@@ -63,6 +68,12 @@ mod tests {
             (Nearest, &[(0, "n+", 0), (1, "o+", 9)], 0, Some(1)),
             (Nearest, &[(1, "n+", 0), (2, "n+", 9)], 0, Some(1)),
             (Nearest, &[(0, "o-", 9), (1, "o+", 0)], 0, None),
+            (Nearest, &[(5, "o+", 9), (1, "o+", 0)], 1, Some(5)),
+            (Nearest, &[(0, "xo+", 0), (1, "n+", 9)], 0, Some(1)),
+            (Nearest, &[(0, "xo+", 0), (1, "n-", 9)], 0, None),
+            (Nearest, &[(0, "xn+", 0), (1, "xo+", 9)], 0, Some(1)),
+            (RoundRobin, &[(0, "xo+", 9), (1, "o+", 0)], 1, Some(1)),
+            (QueueDepth, &[(0, "xo+", 0), (1, "o+", 9)], 1, Some(1)),
             (RoundRobin, &[(0, "o+", 9), (1, "o+", 0)], 0, Some(1)),
             (RoundRobin, &[(0, "o+", 9), (1, "o+", 0)], 1, Some(0)),
             (RoundRobin, &[(0, "o+", 9), (1, "n+", 0)], 0, Some(0)),

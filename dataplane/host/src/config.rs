@@ -46,7 +46,7 @@ pub enum Wanted {
 /// Which of the paths that are in the best ANA state takes a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathPolicy {
-    /// The first in the order of the configuration: the nearest. What Linux calls `numa`.
+    /// The first in the order in which they are wanted: the nearest. What Linux calls `numa`.
     #[default]
     Nearest,
     /// One after the other.
@@ -124,7 +124,7 @@ pub struct HostConfig {
     pub subsystem_nqn: Nqn,
     /// The namespace in it.
     pub namespace: Wanted,
-    /// How many paths there are, nearest first; the rim knows their addresses.
+    /// How many paths there are at first, nearest first; the rim knows their addresses.
     pub paths: usize,
     /// Bounds and times.
     pub limits: Limits,

@@ -4,6 +4,7 @@ mod control;
 mod events;
 mod fence;
 mod life;
+mod wanted;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -29,7 +30,10 @@ use crate::setup::NamespaceInfo;
 #[derive(Debug)]
 pub struct Host {
     config: HostConfig,
+    /// By place.
     paths: Vec<Path>,
+    /// The places of those that there are: wanted ones, nearest first, then the others.
+    order: Vec<u16>,
     /// The path of the last command.
     last_path: usize,
     info: Option<NamespaceInfo>,
@@ -45,10 +49,11 @@ pub struct Host {
 impl Host {
     /// A host that connects at its first [`Self::tick`].
     pub fn new(config: HostConfig, now: Instant) -> Self {
-        let paths = (0..=u16::MAX).take(config.paths);
-        Self {
+        let places: Vec<u16> = (0..=u16::MAX).take(config.paths).collect();
+        let mut host = Self {
             flow: Flow::new(config.limits.requests_max, config.limits.ctrl_loss),
-            paths: paths.map(|index| Path::new(index, now)).collect(),
+            paths: Vec::new(),
+            order: Vec::new(),
             config,
             last_path: 0,
             info: None,
@@ -58,7 +63,9 @@ impl Host {
             closed: false,
             actions: VecDeque::new(),
             done: VecDeque::new(),
-        }
+        };
+        host.want(&places, now);
+        host
     }
 
     /// The namespace, once it was found.
@@ -110,9 +117,7 @@ impl Host {
     /// The next command to send, as long as queues have room.
     pub fn next_command(&mut self, now: Instant) -> Option<Command> {
         while self.flow.has_pending() {
-            let candidates = self.paths.iter().enumerate();
-            let candidates =
-                candidates.filter_map(|(index, path)| Some(path.usable()?.candidate(index)));
+            let candidates = self.in_order().filter_map(Path::candidate);
             let chosen = choose(self.config.limits.policy, candidates, self.last_path)?;
             let path = self.paths.get_mut(chosen)?;
             let (epoch, association) = (path.epoch, path.association.as_mut()?);
@@ -225,9 +230,9 @@ impl Host {
         association.queues.get_mut(index)?.get(cid)
     }
 
-    /// What every path does now.
+    /// What every path does now: wanted ones, nearest first, then those that are to end.
     pub fn paths(&self) -> Vec<PathReport> {
-        self.paths.iter().map(Path::report).collect()
+        self.in_order().map(Path::report).collect()
     }
 }
 

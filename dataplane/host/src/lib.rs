@@ -6,7 +6,8 @@
 //!
 //! Paths: each has a controller of its own. Commands go over the paths in the best ANA state (optimized before
 //! non-optimized before none), by [`PathPolicy`]. What was in flight on a lost path, or was answered with a
-//! path-related status, goes to another path at once. Times mean what they mean to Linux: see [`Limits`].
+//! path-related status, goes to another path at once. Times mean what they mean to Linux: see [`Limits`]. Paths may come
+//! and go while the namespace is in use: [`Host::want`].
 //!
 //! Guaranteed:
 //! - Every accepted request is done exactly once, with success, the target's final status, or
@@ -47,7 +48,7 @@ mod queue;
 mod request;
 mod setup;
 
-pub use action::{Action, Command, Epoch, PathReport, PathState, Payload};
+pub use action::{Action, Command, Epoch, PathReport, PathState, Payload, Traffic};
 pub use admin::{Control, Names, nguid_text};
 pub use backoff::BACKOFF_MIN;
 pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};

@@ -6,14 +6,14 @@ use roadstead_nvme::fabrics::Connect;
 use roadstead_nvme::feature::NumberOfQueues;
 use roadstead_nvme::identify::cns;
 use roadstead_nvme::property::{self, Capabilities, Configuration};
-use roadstead_nvme::{Cqe, Status};
+use roadstead_nvme::{AnaState, Cqe, Status};
 use uuid::Uuid;
 
 use crate::admin::{
     Ana, Control, ControllerData, Instance, Names, NamespaceData, namespace_list, nguid_text,
     zeroes_limit,
 };
-use crate::ana::{Access, group_state};
+use crate::ana::group_state;
 use crate::config::{HostConfig, Wanted};
 use crate::queue::QUEUE_DEPTH_MAX;
 
@@ -107,7 +107,7 @@ pub(crate) struct Way {
     pub(crate) grants: Grants,
     pub(crate) info: NamespaceInfo,
     pub(crate) ana_group: u32,
-    pub(crate) access: Access,
+    pub(crate) ana_state: AnaState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,7 +300,7 @@ impl SetUp {
                     .way
                     .take()
                     .ok_or(SetUpError::Invalid("the ANA log came before the namespace"))?;
-                way.access = group_state(data, way.ana_group).ok_or(NO_ANA_GROUP)?;
+                way.ana_state = group_state(data, way.ana_group).ok_or(NO_ANA_GROUP)?;
                 return Ok(Progress::Done(way));
             }
         };
@@ -398,7 +398,7 @@ impl SetUp {
             grants,
             info,
             ana_group: namespace.ana_group,
-            access: Access::Optimized,
+            ana_state: AnaState::Optimized,
         })
     }
 }

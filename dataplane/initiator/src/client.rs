@@ -1,12 +1,14 @@
 //! A namespace on a reactor that the user runs.
 
+mod paths;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use roadstead_host::{
-    Action, Epoch, Host, IoError, NamespaceInfo, Op, PathReport, Refused, Request, SetUpError,
+    Action, Epoch, Host, IoError, NamespaceInfo, Op, Refused, Request, SetUpError,
 };
-use roadstead_nvme::{Sqe, Transport};
+use roadstead_nvme::{Portal, Sqe, Transport};
 use roadstead_ring::{Event, RingError, SocketId, TimerId};
 use roadstead_tcp::{PduWriter, Role};
 use roadstead_verbs::VerbsError;
@@ -23,16 +25,20 @@ use crate::tcp::{Broken, Connection};
 
 /// How many tokens a client uses, from the one it was given: one for each queue of each path and one for its timer.
 pub const QUEUE_TOKENS: u64 = 1 << 16;
-/// Tokens of a path; the queue's number is the lower part.
-const PATH_TOKENS: u64 = 1 << 12;
+/// Tokens of a path's place; the queue's number is the lower part.
+const PATH_TOKENS: u64 = QUEUE_TOKENS / PLACES_MAX as u64;
 /// The timer's token, counted from the first: of a queue that is never asked for.
 const TIMER: u64 = QUEUE_TOKENS - 1;
 /// The first token of what RDMA has watched: of queues that are never asked for.
-const FABRIC: u64 = QUEUE_TOKENS - PATH_TOKENS / 2;
+const FABRIC: u64 = QUEUE_TOKENS - PATH_TOKENS / 4;
 /// Most paths of a client; others are not used.
 pub const PATHS_MAX: usize = 16;
+/// Places for paths: as many as are wanted, and as many that are not wanted any more and still in use.
+const PLACES_MAX: usize = 2 * PATHS_MAX;
 /// Most I/O queues of a path.
 pub const IO_QUEUES_MAX: u16 = 1 << 10;
+// No queue has a token of the fabric's.
+const _: () = assert!((IO_QUEUES_MAX as u64) < PATH_TOKENS - PATH_TOKENS / 4);
 
 /// A request that ended; its memory comes back.
 #[derive(Debug)]
@@ -52,16 +58,18 @@ pub type NotAccepted = (Refused, Vec<u8>);
 /// at the end of every turn in which something of it happened.
 pub struct Client {
     spec: Spec,
+    /// Where each path leads, by its place; `None`: the place is free.
+    portals: [Option<Portal>; PLACES_MAX],
     host: Host,
     token: u64,
     lines: Table<Line>,
     fabric: Fabric,
     buffers: Buffers,
     timer: Option<(TimerId, Instant)>,
-    /// The last error of each path before the first success; `None` after it.
+    /// The last error of each path that there was at first before the first success; `None` after it.
     first: Option<Vec<Option<String>>>,
     /// Paths that are connected.
-    up: [bool; PATHS_MAX],
+    up: [bool; PLACES_MAX],
     changes: VecDeque<NamespaceInfo>,
     paths_changed: bool,
     /// A connection on which the target is being told what was wrong. At most one: the next one ends it.
@@ -74,16 +82,21 @@ impl Client {
     pub fn new(mut spec: Spec, token: u64, now: Instant) -> Self {
         spec.paths.truncate(PATHS_MAX);
         let paths = spec.paths.len();
+        let mut portals = [None; PLACES_MAX];
+        for (place, portal) in portals.iter_mut().zip(&spec.paths) {
+            *place = Some(*portal);
+        }
         Self {
             host: Host::new(spec.host_config(), now),
             spec,
+            portals,
             token,
-            lines: Table::new(paths),
+            lines: Table::new(PLACES_MAX),
             fabric: Fabric::new(token + FABRIC),
             buffers: Buffers::default(),
             timer: None,
             first: Some(vec![None; paths]),
-            up: [false; PATHS_MAX],
+            up: [false; PLACES_MAX],
             changes: VecDeque::new(),
             paths_changed: true,
             ending: None,
@@ -98,11 +111,6 @@ impl Client {
     /// Whether it was connected at least once: requests are accepted from then on.
     pub fn has_connected(&self) -> bool {
         self.first.is_none()
-    }
-
-    /// What every path does now.
-    pub fn paths(&self) -> Vec<PathReport> {
-        self.host.paths()
     }
 
     /// Whether [`Self::paths`] may say something else than before the last call of this.
@@ -387,7 +395,7 @@ impl Client {
                 if let Some(up) = self.up.get_mut(path) {
                     *up = true;
                 }
-                let path = self.spec.paths.get(path);
+                let path = self.portals.get(path).copied().flatten();
                 info!(%nqn, ?path, nsid = info.nsid, blocks = info.blocks, "connected");
                 self.first = None;
                 self.changes.push_back(info);
@@ -400,10 +408,20 @@ impl Client {
             Action::CacheLost => {
                 error!(%nqn, "the target has lost acknowledged writes that were not flushed: flushes fail");
             }
+            Action::Removed { path } => {
+                let portal = self.portals.get_mut(path).and_then(Option::take);
+                if let Some(up) = self.up.get_mut(path) {
+                    *up = false;
+                }
+                let first = self.first.as_mut();
+                if let Some(last) = first.and_then(|errors| errors.get_mut(path)) {
+                    last.get_or_insert_with(|| "the path is not wanted any more".into());
+                }
+                info!(%nqn, ?portal, "a path that is not wanted any more has ended");
+            }
             Action::PathChanged { path } => {
-                let address = self.spec.paths.get(path);
-                let report = self.host.paths().into_iter().nth(path);
-                debug!(%nqn, ?address, ?report, "a path has changed");
+                let report = self.host.paths().into_iter().find(|p| p.path == path);
+                debug!(%nqn, ?report, "a path has changed");
             }
             Action::GivenUp => warn!(%nqn, "no path has worked for too long: requests fail"),
         }
@@ -411,12 +429,12 @@ impl Client {
 
     fn down(&mut self, path: usize, error: &SetUpError) {
         let nqn = &self.spec.subsystem_nqn;
-        let address = self.spec.paths.get(path);
+        let address = self.portals.get(path).copied().flatten();
         let was_up = self.up.get_mut(path).is_some_and(std::mem::take);
         match &mut self.first {
             Some(errors) => {
                 debug!(%nqn, ?address, %error, "cannot connect");
-                let address = address.map(ToString::to_string).unwrap_or_default();
+                let address = address.map(|portal| portal.to_string()).unwrap_or_default();
                 if let Some(last) = errors.get_mut(path) {
                     *last = Some(format!("{address}: {error}"));
                 }
@@ -428,7 +446,7 @@ impl Client {
 
     fn open(&mut self, io: &mut impl Rim, epoch: Epoch, qid: u16, entries: u16) {
         let (path, queue) = (usize::from(epoch.path), usize::from(qid));
-        let Some(portal) = self.spec.paths.get(path) else {
+        let Some(portal) = self.portal(path) else {
             self.host.lost(epoch, "no such path".into(), io.now());
             return;
         };

@@ -9,6 +9,7 @@ use roadstead_ring::{Event, Handler, Io, Mailbox};
 
 use crate::client::{Client, QUEUE_TOKENS};
 use crate::spec::Spec;
+use crate::status::statuses;
 use crate::thread::{Callback, ConnectError, Message, Namespace, NamespaceRequest, Shared, lock};
 
 /// A client and who waits for it.
@@ -89,7 +90,7 @@ impl Clients {
         slot.dirty = false;
         slot.pump(io);
         if slot.connecting.is_some() {
-            slot.answer_connect(&self.mailbox, index);
+            slot.answer_connect(io, &self.mailbox, index);
             if slot.connecting.is_none() && slot.shared.is_none() {
                 self.close(io, index);
             }
@@ -108,19 +109,19 @@ impl Drop for Slot {
 impl Slot {
     fn pump(&mut self, io: &mut Io) {
         self.client.pump(io);
-        self.settle();
+        self.settle(io);
         while let Some(request) = self.waiting.pop_front() {
             if !self.start(request) {
                 break;
             }
         }
         self.client.pump(io);
-        self.settle();
+        self.settle(io);
     }
 
     /// Tells what has changed, then ends requests: whoever is told that a request failed finds the reason reported.
-    fn settle(&mut self) {
-        self.report();
+    fn settle(&mut self, io: &Io) {
+        self.report(io);
         self.finish();
     }
 
@@ -180,13 +181,13 @@ impl Slot {
         }
     }
 
-    fn answer_connect(&mut self, mailbox: &Mailbox<Message>, slot: usize) {
+    fn answer_connect(&mut self, io: &Io, mailbox: &Mailbox<Message>, slot: usize) {
         if self.client.has_connected()
             && let Some(info) = self.client.info().copied()
         {
             let shared = Arc::new(Mutex::new(Shared {
                 info,
-                paths: self.client.paths(),
+                paths: statuses(&self.client, io, &[]),
             }));
             self.shared = Some(Arc::clone(&shared));
             let namespace = Namespace {
@@ -204,8 +205,17 @@ impl Slot {
         }
     }
 
+    /// Has other threads see what the paths do now.
+    fn measure(&self, io: &Io) {
+        if let Some(shared) = &self.shared {
+            let before = lock(shared).paths.clone();
+            let now = statuses(&self.client, io, &before);
+            lock(shared).paths = now;
+        }
+    }
+
     /// Tells other threads what has changed.
-    fn report(&mut self) {
+    fn report(&mut self, io: &Io) {
         let mut changed = false;
         while self.client.next_change().is_some() {
             changed = true;
@@ -222,7 +232,7 @@ impl Slot {
             self.watching.retain(is_there);
         }
         if self.client.paths_changed() || changed {
-            lock(shared).paths = self.client.paths();
+            self.measure(io);
         }
         if !self.looking.is_empty() && !self.client.is_looking() {
             for reply in self.looking.drain(..) {
@@ -273,6 +283,19 @@ impl Handler for Clients {
                 if let Some(slot) = self.touch(index) {
                     slot.watching.push(watcher);
                 }
+            }
+            Message::Measure(index, reply) => {
+                if let Some(slot) = self.slots.get(index).and_then(Option::as_ref) {
+                    slot.measure(io);
+                }
+                let _ = reply.send(());
+            }
+            Message::Follow(index, portals, reply) => {
+                if let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) {
+                    slot.client.follow(&portals, io.now());
+                    slot.pump(io);
+                }
+                let _ = reply.send(());
             }
             Message::Close(index, reply) => {
                 self.close(io, index);

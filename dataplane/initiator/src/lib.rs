@@ -22,6 +22,7 @@ mod look;
 mod rdma;
 mod rim;
 mod spec;
+mod status;
 mod surroundings;
 mod table;
 mod tcp;
@@ -34,9 +35,11 @@ pub use rdma::rdma_available;
 pub use rim::Rim;
 pub use roadstead_host::{
     Identity, IoError, Limits, Listed, Names, NamespaceInfo, Op, PathPolicy, PathReport, PathState,
-    Refused, Wanted, nguid_text,
+    Refused, Traffic, Wanted, nguid_text,
 };
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
 pub use roadstead_nvme::{Portal, Status, Transport};
+pub use roadstead_ring::Segments;
 pub use spec::Spec;
+pub use status::PathStatus;
 pub use thread::{Callback, ConnectError, Initiator, Namespace, NamespaceRequest};

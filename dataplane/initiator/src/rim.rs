@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use roadstead_ring::{Io, Output, RingError, SocketId, TimerId, WatchId};
+use roadstead_ring::{Io, Output, RingError, Segments, SocketId, TimerId, WatchId};
 
 /// What a [`Client`](crate::Client) needs of a reactor. Each method does what the one of [`Io`] with its name does, which
 /// is the only implementation outside of the simulation of both ends.
@@ -19,6 +19,12 @@ pub trait Rim {
     fn cancel_timer(&mut self, timer: TimerId);
     fn watch(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<WatchId, RingError>;
     fn unwatch(&mut self, watch: WatchId);
+
+    /// None in a simulation, which has no segments.
+    fn segments(&self, socket: SocketId) -> Option<Segments> {
+        let _ = socket;
+        None
+    }
 }
 
 impl Rim for Io {
@@ -56,5 +62,9 @@ impl Rim for Io {
 
     fn unwatch(&mut self, watch: WatchId) {
         Io::unwatch(self, watch);
+    }
+
+    fn segments(&self, socket: SocketId) -> Option<Segments> {
+        Io::segments(self, socket)
     }
 }

@@ -16,6 +16,11 @@ impl<T> Table<T> {
         self.0.get_mut(path)?.get_mut(queue)?.as_mut()
     }
 
+    /// All of a path.
+    pub(crate) fn of(&self, path: usize) -> impl Iterator<Item = &T> {
+        self.0.get(path).into_iter().flatten().flatten()
+    }
+
     /// Puts one there, in place of what was. Given back when there is no such place.
     pub(crate) fn put(&mut self, path: usize, queue: usize, thing: T) -> Result<(), T> {
         let Some(queues) = self.0.get_mut(path) else {

@@ -6,15 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use roadstead_host::{IoError, NamespaceInfo, Op, PathReport};
+use roadstead_host::{IoError, NamespaceInfo, Op};
+use roadstead_nvme::Portal;
 use roadstead_ring::{Mailbox, Reactor, ReactorConfig, RingError, mailbox};
 use tracing::error;
 
 use crate::clients::Clients;
 use crate::spec::Spec;
+use crate::status::PathStatus;
 
 /// How long [`Namespace::look`] waits for the target's answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long [`Namespace::measure`] and [`Namespace::follow`] wait for the initiator's thread.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the end of a namespace may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -63,6 +67,8 @@ pub(crate) enum Message {
     Request(usize, NamespaceRequest),
     Look(usize, SyncSender<NamespaceInfo>),
     Watch(usize, SyncSender<()>),
+    Measure(usize, SyncSender<()>),
+    Follow(usize, Vec<Portal>, SyncSender<()>),
     Close(usize, SyncSender<()>),
     Stop,
 }
@@ -135,7 +141,7 @@ impl Drop for Initiator {
 /// What is known of a namespace, for other threads.
 pub(crate) struct Shared {
     pub(crate) info: NamespaceInfo,
-    pub(crate) paths: Vec<PathReport>,
+    pub(crate) paths: Vec<PathStatus>,
 }
 
 /// A connected namespace, usable from any thread. Dropping the last one does not disconnect:
@@ -153,9 +159,24 @@ impl Namespace {
         lock(&self.shared).info
     }
 
-    /// What every path does now.
-    pub fn paths(&self) -> Vec<PathReport> {
+    /// What every path does now: wanted ones, nearest first, then those that are to end. What is measured is of the
+    /// last change.
+    pub fn paths(&self) -> Vec<PathStatus> {
         lock(&self.shared).paths.clone()
+    }
+
+    /// As [`Self::paths`], measured now. Not to be called on the initiator's thread, which answers.
+    pub fn measure(&self) -> Vec<PathStatus> {
+        self.ask(Message::Measure, ANSWER_TIMEOUT);
+        self.paths()
+    }
+
+    /// Has the namespace reached over these portals from now on, nearest first; what is in use goes on. Missing paths
+    /// are connected, others go once one of these works and nothing is in flight on them: [`Self::paths`] tells. With no
+    /// portal nothing changes. As [`Self::measure`], not to be called on the initiator's thread.
+    pub fn follow(&self, portals: Vec<Portal>) {
+        let message = |slot, reply| Message::Follow(slot, portals, reply);
+        self.ask(message, ANSWER_TIMEOUT);
     }
 
     /// Starts a request; its callback is called exactly once, unless the request is handed back because the

@@ -16,10 +16,10 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::{BLOCK, Target, UUID, wait_for};
+use common::{BLOCK, Target, UUID, pattern, read, run, wait_for};
 use roadstead_initiator::{
-    ConnectError, Initiator, IoError, Limits, Namespace, NamespaceRequest, Nqn, Op, PathPolicy,
-    PathState, Status, Wanted,
+    ConnectError, Initiator, IoError, Limits, NamespaceRequest, Nqn, Op, PathPolicy, PathState,
+    Status, Wanted,
 };
 use roadstead_ring::ReactorConfig;
 use roadstead_target::Access;
@@ -29,38 +29,6 @@ const WRITE: Op = Op::Write { durable: false };
 
 fn initiator() -> Initiator {
     Initiator::start(ReactorConfig::default()).unwrap()
-}
-
-/// Does one request and waits for it.
-fn run(
-    namespace: &Namespace,
-    op: Op,
-    lba: u64,
-    blocks: u32,
-    bytes: Vec<u8>,
-) -> Result<Vec<u8>, IoError> {
-    let (sender, receiver) = channel();
-    let request = NamespaceRequest {
-        op,
-        lba,
-        blocks,
-        bytes,
-        start: 0,
-        done: Box::new(move |result, bytes| drop(sender.send(result.map(|()| bytes)))),
-    };
-    assert!(namespace.submit(request).is_ok());
-    receiver.recv_timeout(Duration::from_secs(60)).unwrap()
-}
-
-fn pattern(blocks: u32, seed: usize) -> Vec<u8> {
-    (0..blocks as usize * BLOCK)
-        .map(|at| u8::try_from((at / 3 + seed * 7) % 251).unwrap())
-        .collect()
-}
-
-fn read(namespace: &Namespace, lba: u64, blocks: u32) -> Vec<u8> {
-    let memory = vec![0; blocks as usize * BLOCK];
-    run(namespace, Op::Read, lba, blocks, memory).unwrap()
 }
 
 #[test]
@@ -128,7 +96,7 @@ fn requests_wait_over_broken_connections_and_none_fails() {
             if cut % 8 == 3 {
                 // Whether it reads as closed or as reset is up to what was under way.
                 wait_for("the loss to show", || {
-                    namespace.paths()[0].state == PathState::Connecting
+                    namespace.paths()[0].report.state == PathState::Connecting
                 });
                 target.refuse(false);
             }
@@ -178,7 +146,10 @@ fn work_over_changing_paths(policy: PathPolicy) {
         stop.store(true, Ordering::Relaxed);
     });
     wait_for("both paths", || {
-        namespace.paths().iter().all(|p| p.state == PathState::Live)
+        namespace
+            .paths()
+            .iter()
+            .all(|p| p.report.state == PathState::Live)
     });
     namespace.close();
 }
@@ -199,16 +170,16 @@ fn the_state_of_the_path_is_reported() {
     let target = Target::new(16, Access::Any);
     let initiator = initiator();
     let namespace = initiator.connect(target.spec()).unwrap();
-    assert_eq!(namespace.paths()[0].state, PathState::Live);
+    assert_eq!(namespace.paths()[0].report.state, PathState::Live);
     target.refuse(true);
     target.cut();
     wait_for("the loss to show", || {
-        let path = &namespace.paths()[0];
+        let path = &namespace.paths()[0].report;
         path.state == PathState::Connecting && !path.message.is_empty()
     });
     target.refuse(false);
     wait_for("the return to show", || {
-        namespace.paths()[0].state == PathState::Live
+        namespace.paths()[0].report.state == PathState::Live
     });
 }
 
@@ -223,7 +194,7 @@ fn a_path_that_is_lost_for_too_long_gives_errors_and_comes_back() {
     let started = Instant::now();
     target.cut();
     wait_for("the loss to show", || {
-        namespace.paths()[0].state != PathState::Live
+        namespace.paths()[0].report.state != PathState::Live
     });
     let (sender, receiver) = channel();
     let looked_at = namespace.clone();
@@ -236,7 +207,7 @@ fn a_path_that_is_lost_for_too_long_gives_errors_and_comes_back() {
         // The reason is there as soon as the failure is.
         done: Box::new(move |result, _| {
             sender
-                .send((result, looked_at.paths()[0].state))
+                .send((result, looked_at.paths()[0].report.state))
                 .unwrap_or_default()
         }),
     };
@@ -250,7 +221,7 @@ fn a_path_that_is_lost_for_too_long_gives_errors_and_comes_back() {
     );
     target.refuse(false);
     wait_for("the return", || {
-        namespace.paths()[0].state == PathState::Live
+        namespace.paths()[0].report.state == PathState::Live
     });
     run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();
 }
@@ -264,12 +235,12 @@ fn a_target_that_falls_silent_is_left() {
     let namespace = initiator.connect(spec).unwrap();
     target.mute(true);
     wait_for("the loss to show", || {
-        namespace.paths()[0].state == PathState::Connecting
+        namespace.paths()[0].report.state == PathState::Connecting
     });
-    assert!(namespace.paths()[0].message.contains("Keep Alive"));
+    assert!(namespace.paths()[0].report.message.contains("Keep Alive"));
     target.mute(false);
     wait_for("the return", || {
-        namespace.paths()[0].state == PathState::Live
+        namespace.paths()[0].report.state == PathState::Live
     });
 }
 
@@ -281,7 +252,7 @@ fn the_nearest_path_that_works_is_used() {
     spec.paths = vec![first.address.into(), second.address.into()];
     let initiator = initiator();
     let namespace = initiator.connect(spec).unwrap();
-    let states = || -> Vec<_> { namespace.paths().iter().map(|p| p.state).collect() };
+    let states = || -> Vec<_> { namespace.paths().iter().map(|p| p.report.state).collect() };
     assert_eq!(states(), [PathState::Connecting, PathState::Live]);
     run(&namespace, WRITE, 1, 1, pattern(1, 1)).unwrap();
     assert_eq!((first.writes(), second.writes()), (0, 1));
@@ -425,10 +396,10 @@ fn a_namespace_that_goes_is_waited_for() {
     let namespace = initiator.connect(target.spec()).unwrap();
     target.serve_nothing();
     wait_for("the loss to show", || {
-        namespace.paths()[0].state == PathState::Connecting
+        namespace.paths()[0].report.state == PathState::Connecting
     });
     wait_for("the reason", || {
-        namespace.paths()[0].message.contains("no namespace")
+        namespace.paths()[0].report.message.contains("no namespace")
     });
     target.serve(16, Access::Any);
     run(&namespace, WRITE, 0, 1, pattern(1, 1)).unwrap();

@@ -58,6 +58,12 @@ impl AnaState {
             Self::Change => Some(Status::ANA_TRANSITION),
         }
     }
+
+    /// Whether I/O works.
+    #[must_use]
+    pub fn is_usable(self) -> bool {
+        self.refusal().is_none()
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,9 @@ use crate::loopdev;
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::remote::{Remote, carries, follow, is_read_only, path_statuses, set_io_flusher, usable};
+use crate::remote::{
+    Remote, carries, follow_paths, follow_size, is_read_only, path_statuses, set_io_flusher,
+};
 use crate::{AttachError, HostIdentity, PathSpec, PathStatus, Spec};
 use server::Server;
 
@@ -36,7 +38,6 @@ const SYSFS: &str = "/sys";
 
 struct Attached {
     namespace: Namespace,
-    paths: Vec<PathSpec>,
     device: PathBuf,
     size: Arc<Size>,
     thread: JoinHandle<()>,
@@ -119,6 +120,10 @@ impl FuseMethod {
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Attached>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespace(&self, spec: &Spec) -> Option<Namespace> {
+        Some(self.table().get(&spec.id)?.namespace.clone())
     }
 
     /// Removes what a daemon that is gone has left: its loop device gives errors, as its file is dead.
@@ -216,10 +221,9 @@ impl FuseMethod {
             is_there: Mutex::new(true),
         });
         let followed = Arc::clone(&size);
-        follow(spec, &namespace, move || followed.apply());
+        follow_size(spec, &namespace, move || followed.apply());
         Attached {
             namespace,
-            paths: usable(spec),
             device,
             size,
             thread,
@@ -356,11 +360,17 @@ impl Method for FuseMethod {
     }
 
     fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
-        let table = self.table();
-        let Some(attached) = table.get(&spec.id) else {
-            return failed_paths(spec, "not attached");
-        };
-        path_statuses(&attached.paths, &attached.namespace)
+        match self.namespace(spec) {
+            Some(namespace) => path_statuses(spec, &namespace),
+            None => failed_paths(spec, "not attached"),
+        }
+    }
+
+    fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
+        match self.namespace(spec) {
+            Some(namespace) => follow_paths(&namespace, paths),
+            None => spec.paths.clone(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::desired;
 use crate::external::Looker;
 use crate::keeper::{ApplyError, Keeper};
-use crate::report::{Reporter, attachment, without_counters};
+use crate::report::{Reporter, without_counters};
 
 /// A watcher gets a report at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ impl NodeApi for Service {
         let spec = attach_spec(request, host)?;
         let attached = self.blocking(move |manager| manager.attach(spec)).await?;
         Ok(Response::new(v1::AttachResponse {
-            attachment: Some(attachment(&attached)),
+            attachment: Some(self.node.reporter.attachment(&attached)),
         }))
     }
 

@@ -9,7 +9,7 @@ use roadstead_nvme::{Cqe, Status};
 use super::Host;
 use crate::action::{Action, Epoch};
 use crate::admin::Control;
-use crate::ana::Access;
+use crate::ana::from_status;
 use crate::association::{Abort, Association, Look};
 use crate::backoff::Backoff;
 use crate::flow::{Part, RETRY_PAUSE, Verdict};
@@ -44,7 +44,7 @@ impl Host {
             return;
         };
         match (&mut path.phase, qid) {
-            (Phase::Waiting(_) | Phase::Live, _) => {}
+            (Phase::Vacant | Phase::Waiting(_) | Phase::Live, _) => {}
             (Phase::SetUp { machine, .. }, 0) => {
                 let (fresh, command) = SetUp::start(&self.config);
                 **machine = fresh;
@@ -102,10 +102,13 @@ impl Host {
         now: Instant,
     ) -> Result<(), SetUpError> {
         let queue = usize::from(qid.wrapping_sub(1));
-        let command = self
-            .association(index)
-            .and_then(|a| a.queues.get_mut(queue)?.finish(cqe.cid.get()))
-            .ok_or(UNKNOWN_COMMAND)?;
+        let path = self.paths.get_mut(index).ok_or(UNKNOWN_COMMAND)?;
+        let queue = path
+            .association
+            .as_mut()
+            .and_then(|a| a.queues.get_mut(queue));
+        let command = queue.and_then(|queue| queue.finish(cqe.cid.get()));
+        let command = command.ok_or(UNKNOWN_COMMAND)?;
         let status = match (cqe.status(), command.is_damaged) {
             (status, true) if status.is_success() => Status::TRANSIENT_TRANSPORT,
             (status, _) => status,
@@ -118,6 +121,9 @@ impl Host {
             return Err(SetUpError::Invalid(
                 "a read completed without all of its data",
             ));
+        }
+        if status.is_success() {
+            path.traffic.count(&command.transfer);
         }
         if status.is_success() && !self.note_success(command.part) {
             let error = Some(IoError::CacheLost);
@@ -151,11 +157,11 @@ impl Host {
         if let Some(path) = self.paths.get_mut(index) {
             path.rest_until = Some(now + RETRY_PAUSE);
         }
-        if let Some(access) = Access::from_status(status)
+        if let Some(ana_state) = from_status(status)
             && let Some(association) = self.association(index)
             && association.grants.ana.is_some()
         {
-            association.set_access(access, now);
+            association.set_ana_state(ana_state, now);
             self.look_at(index, &[Look::Namespace, Look::Ana]);
         }
         self.judge(now);

@@ -62,8 +62,8 @@ impl Host {
             Look::Namespace => self.namespace_seen(index, cqe.status(), data)?,
             Look::Ana => {
                 refused("Get Log Page (ANA)", cqe.status())?;
-                let access = group_state(data, association.ana_group).ok_or(NO_ANA_GROUP)?;
-                association.set_access(access, now);
+                let ana_state = group_state(data, association.ana_group).ok_or(NO_ANA_GROUP)?;
+                association.set_ana_state(ana_state, now);
             }
         }
         let association = self.association(index);

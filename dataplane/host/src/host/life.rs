@@ -25,7 +25,7 @@ impl Host {
         let Some(path) = self.paths.get_mut(index) else {
             return;
         };
-        if self.closed || matches!(path.phase, Phase::Waiting(_)) {
+        if self.closed || matches!(path.phase, Phase::Vacant | Phase::Waiting(_)) {
             return;
         }
         let pause = match path.is_live() {
@@ -98,19 +98,20 @@ impl Host {
         }
         self.fence(now);
         self.judge(now);
+        self.prune();
     }
 
     /// Gives up when there is no path to wait for.
     pub(super) fn judge(&mut self, now: Instant) {
         let limits = self.config.limits;
-        for (path, index) in self.paths.iter_mut().zip(0..) {
+        let paths = self.paths.iter_mut().zip(0..);
+        for (path, index) in paths.filter(|(path, _)| !path.is_vacant()) {
             if path.judge(limits.ctrl_loss, now) {
                 self.actions.push_back(Action::PathChanged { path: index });
             }
         }
-        let mut paths = self.paths.iter();
-        let hopeless =
-            self.info.is_some() && paths.all(|path| path.has_been_down(limits.patience(), now));
+        let is_down = |path: &Path| path.has_been_down(limits.patience(), now);
+        let hopeless = self.info.is_some() && self.in_order().all(is_down);
         if hopeless && !self.given_up {
             self.actions.push_back(Action::GivenUp);
         }
@@ -226,7 +227,7 @@ impl Host {
     /// When the last path will have been down for so long; never while one works.
     fn give_up_at(&self, patience: Duration) -> Option<Instant> {
         let mut last = None;
-        for path in &self.paths {
+        for path in self.in_order() {
             last = last.max(Some(path.down_since?));
         }
         last.map(|since| later(since, patience))
@@ -249,6 +250,7 @@ impl Host {
 impl Path {
     fn deadline(&self, keep_alive: Duration, has_other: bool) -> Option<Instant> {
         let phase = match &self.phase {
+            Phase::Vacant => None,
             Phase::Waiting(at) => Some(*at),
             Phase::SetUp {
                 deadline, later, ..

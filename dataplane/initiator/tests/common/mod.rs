@@ -4,11 +4,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use roadstead_initiator::{Identity, Limits, Nqn, Spec, Wanted};
+use roadstead_initiator::{Identity, IoError, Limits, NamespaceRequest, Nqn, Op, Spec, Wanted};
 use roadstead_target::tcp::{Connection, Flow};
 use roadstead_target::{
     Access, BlockSize, IoOp, IoRequest, IoResult, Namespace, PortalRules, Registry, Subsystem,
@@ -347,4 +348,36 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Does one request and waits for it.
+pub fn run(
+    namespace: &roadstead_initiator::Namespace,
+    op: Op,
+    lba: u64,
+    blocks: u32,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, IoError> {
+    let (sender, receiver) = channel();
+    let request = NamespaceRequest {
+        op,
+        lba,
+        blocks,
+        bytes,
+        start: 0,
+        done: Box::new(move |result, bytes| drop(sender.send(result.map(|()| bytes)))),
+    };
+    assert!(namespace.submit(request).is_ok());
+    receiver.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+pub fn pattern(blocks: u32, seed: usize) -> Vec<u8> {
+    (0..blocks as usize * BLOCK)
+        .map(|at| u8::try_from((at / 3 + seed * 7) % 251).unwrap())
+        .collect()
+}
+
+pub fn read(namespace: &roadstead_initiator::Namespace, lba: u64, blocks: u32) -> Vec<u8> {
+    let memory = vec![0; blocks as usize * BLOCK];
+    run(namespace, Op::Read, lba, blocks, memory).unwrap()
 }

@@ -1,9 +1,12 @@
 //! The target's drive at work, and everything that goes wrong.
 
-use roadstead_nvme::AnaState;
+use std::net::SocketAddr;
+
+use roadstead_initiator::Rim;
+use roadstead_nvme::{AnaState, Portal};
 use roadstead_target::{IoError, IoOp};
 
-use crate::node::Outcome;
+use crate::node::{Outcome, PORTALS};
 use crate::plan::{Broken, SECOND};
 use crate::world::{Event, World};
 
@@ -163,7 +166,7 @@ impl World {
         let host = self.rng.index(self.plan.hosts);
         let duration = self.rng.pick(&[1000, 100_000, SECOND, 8 * SECOND]);
         let duration = self.rng.range(1, duration);
-        match self.rng.below(23) {
+        match self.rng.below(25) {
             0..8 => {
                 let open: Vec<u64> = self
                     .links
@@ -194,7 +197,8 @@ impl World {
             13 => self.restart(false, duration),
             14 => self.restart(true, duration),
             15 => self.grow(),
-            20.. => self.switch_paths(duration),
+            20..23 => self.switch_paths(duration),
+            23.. => self.change_paths(host),
             what => self.change_table(what, host, duration),
         }
     }
@@ -282,6 +286,21 @@ impl World {
         self.after(duration, Event::Mend);
     }
 
+    /// A host is to use other portals from now on.
+    fn change_paths(&mut self, host: usize) {
+        let [one, other] = PORTALS;
+        let sets: [&[SocketAddr]; 4] = [&[one], &[other], &[one, other], &[other, one]];
+        let portals = self.rng.pick(&sets);
+        self.stats.moves += 1;
+        self.reach_over(host, portals);
+    }
+
+    fn reach_over(&mut self, host: usize, portals: &[SocketAddr]) {
+        self.note(|| format!("host {host}: is to use {portals:?}"));
+        let portals: Vec<_> = portals.iter().copied().map(Portal::tcp).collect();
+        self.with_client(host, |client, rim| client.follow(&portals, rim.now()));
+    }
+
     /// What was taken away is served again.
     pub fn mend(&mut self) {
         self.node.is_present = true;
@@ -299,6 +318,9 @@ impl World {
         for guest in &mut self.guests {
             guest.ops_left = 0;
             guest.stalled_until = self.now_us;
+        }
+        for host in 0..self.plan.hosts {
+            self.reach_over(host, &PORTALS);
         }
         self.mend();
     }

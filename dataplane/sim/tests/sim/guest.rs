@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use roadstead_initiator::{
-    Client, Completed, Identity, IoError, Limits, Op, PathState, QUEUE_TOKENS, Refused, Spec,
-    Wanted,
+    Client, Completed, Identity, IoError, Limits, Op, PathReport, PathState, QUEUE_TOKENS, Refused,
+    Spec, Wanted,
 };
+use roadstead_nvme::AnaState;
 use roadstead_ring::{Event as RingEvent, TimerId};
 use uuid::Uuid;
 
@@ -67,9 +68,9 @@ fn limits(plan: &Plan) -> Limits {
     }
 }
 
-/// Whether requests go over a path in this ANA state.
-fn is_usable(state: &str) -> bool {
-    matches!(state, "" | "ANA state non-optimized")
+/// Whether requests go over a path.
+fn is_usable(path: &PathReport) -> bool {
+    path.state == PathState::Live && path.ana_state.is_none_or(AnaState::is_usable)
 }
 
 impl Guest {
@@ -142,7 +143,7 @@ impl Guest {
 
 impl World {
     /// Calls a client, then does what a reactor does at the end of a turn.
-    fn with_client<T>(
+    pub fn with_client<T>(
         &mut self,
         host: usize,
         with: impl FnOnce(&mut Client, &mut HostRim<'_>) -> T,
@@ -188,10 +189,7 @@ impl World {
         if !client.paths_changed() {
             return;
         }
-        let is_live = client
-            .paths()
-            .iter()
-            .any(|path| path.state == PathState::Live && is_usable(&path.message));
+        let is_live = client.paths().iter().any(is_usable);
         let now = self.moment();
         let now_us = self.now_us;
         let guest = &mut self.guests[host];

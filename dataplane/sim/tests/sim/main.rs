@@ -2,7 +2,8 @@
 //! `roadstead-initiator` with its host's state machine, and the connections and the registry of `roadstead-target`.
 //!
 //! One seed is one run. The network delays, reorders across connections and cuts at any byte; the drive ends I/O in any
-//! order, late, or with an error; the target restarts and loses power; what is served changes. A run fails when
+//! order, late, or with an error; the target restarts and loses power; what is served changes, and so do the portals that a
+//! host is to use. A run fails when
 //!
 //! * a request does not end, ends twice, or ends with an error that nothing explains;
 //! * a read finds what cannot be there, or the drive holds it at the end, also after a loss of power;
@@ -13,7 +14,7 @@
 //! `SEED=7 cargo test -p roadstead-sim replay -- --nocapture` shows a run; `SEEDS=100000 FIRST=5000` sets how many there
 //! are and where they begin. That the checks see anything is a test as well: see `Broken`. The same can be tried with the
 //! production code: with `is_lingering` of `dataplane/target/src/controller.rs` returning false, old writes land late and
-//! `runs_hold` says so (seed 5).
+//! `runs_hold` says so.
 
 #![allow(
     unreachable_pub,
@@ -137,6 +138,7 @@ fn runs_hold() {
         ("tables", sum(|s| s.tables)),
         ("growth", sum(|s| s.grown)),
         ("switches of paths", sum(|s| s.switches)),
+        ("changes of paths", sum(|s| s.moves)),
         ("flushes that tell of lost writes", sum(|s| s.caches_lost)),
         ("requests that failed", sum(|s| s.io_errors)),
         ("requests that lost their path", sum(|s| s.path_lost)),

@@ -51,6 +51,7 @@ pub struct Stats {
     pub tables: u64,
     pub grown: u64,
     pub switches: u64,
+    pub moves: u64,
     /// Flushes that failed because the target lost its cache.
     pub caches_lost: u64,
     pub io_errors: u64,

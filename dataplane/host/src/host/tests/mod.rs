@@ -3,6 +3,7 @@
 mod model;
 mod paths;
 mod requests;
+mod wanted;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,12 +20,14 @@ use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
-use crate::action::PathState;
+use crate::action::{PathState, Traffic};
 use crate::config::{Identity, Limits, Wanted};
 
 const UUID: Uuid = Uuid::from_u128(0xabc);
 const BLOCKS: u64 = 16;
 const PATHS: usize = 2;
+/// Where paths can be; each is a portal, another one when a path has ended there.
+const PLACES: usize = 4;
 /// 2 pages: larger requests are split.
 const MDTS: u8 = 1;
 const WRITE: Op = Op::Write { durable: false };
@@ -56,6 +59,8 @@ fn seconds(count: u64) -> Duration {
 /// What is left on a path of a controller that was given up: it may take effect until it cannot any more.
 struct Leftover {
     until: Instant,
+    /// How many paths had ended at its place.
+    ended: usize,
     command: Command,
 }
 
@@ -64,27 +69,29 @@ struct Sim {
     host: Host,
     now: Instant,
     blocks: u64,
-    uuid: [Uuid; PATHS],
+    uuid: [Uuid; PLACES],
     /// Paths that refuse connections.
-    dead: [bool; PATHS],
+    dead: [bool; PLACES],
     /// ANA state of the namespace's group.
-    ana: [u8; PATHS],
+    ana: [u8; PLACES],
     /// Open connections.
     open: Vec<(Epoch, u16)>,
     /// Control commands not answered: the target is silent while `mute`.
     mute: bool,
     /// Paths over which control commands are not answered.
-    silent: [bool; PATHS],
+    silent: [bool; PLACES],
     /// It knows Cross-Controller Reset.
     fences: bool,
     control: VecDeque<(Epoch, u16, Box<Sqe>)>,
-    events: [Option<(Epoch, u16)>; PATHS],
+    events: [Option<(Epoch, u16)>; PLACES],
     /// Occurred while no request for it was there.
-    pending: [Option<AsyncEvent>; PATHS],
+    pending: [Option<AsyncEvent>; PLACES],
     /// Identifiers of aborted commands.
     aborts: Vec<u16>,
     /// I/O commands in flight.
     sent: Vec<Command>,
+    /// How many paths have ended at each place.
+    ended: [usize; PLACES],
     leftovers: Vec<Leftover>,
     store: Vec<u64>,
     /// What a request writes, or what it has read, by block.
@@ -104,18 +111,19 @@ impl Sim {
             host: Host::new(config, now),
             now,
             blocks: BLOCKS,
-            uuid: [UUID; PATHS],
-            dead: [false; PATHS],
-            ana: [log::ana::OPTIMIZED; PATHS],
+            uuid: [UUID; PLACES],
+            dead: [false; PLACES],
+            ana: [log::ana::OPTIMIZED; PLACES],
             open: Vec::new(),
             mute: false,
-            silent: [false; PATHS],
+            silent: [false; PLACES],
             fences,
             control: VecDeque::new(),
-            events: [None; PATHS],
-            pending: [None; PATHS],
+            events: [None; PLACES],
+            pending: [None; PLACES],
             aborts: Vec::new(),
             sent: Vec::new(),
+            ended: [0; PLACES],
             leftovers: Vec::new(),
             store: vec![0; usize::try_from(BLOCKS).unwrap()],
             data: HashMap::new(),
@@ -184,8 +192,17 @@ impl Sim {
                 let until = self.now + self.host.config.limits.keep_alive * 6;
                 let left = self.sent.extract_if(.., of_it);
                 let left = left.filter(|command| !matches!(command.payload, Payload::Read(_)));
-                self.leftovers
-                    .extend(left.map(|command| Leftover { until, command }));
+                let ended = self.ended[usize::from(epoch.path)];
+                self.leftovers.extend(left.map(|command| Leftover {
+                    until,
+                    ended,
+                    command,
+                }));
+            }
+            Action::Removed { path } => {
+                let is_open = |(epoch, _): &(Epoch, _)| usize::from(epoch.path) == *path;
+                assert!(!self.open.iter().any(is_open), "closed before");
+                self.ended[*path] += 1;
             }
             _ => {}
         }
@@ -217,7 +234,10 @@ impl Sim {
                     }
                     FabricsCommand::Connect(connect) if connect.qid == 0 => {
                         // The target lets a host in after the last of its ended controllers' commands.
-                        self.haunt(|leftover| leftover.command.epoch.path == epoch.path);
+                        let ended = self.ended[path];
+                        self.haunt(|leftover| {
+                            leftover.command.epoch.path == epoch.path && leftover.ended == ended
+                        });
                         1
                     }
                     _ => 1,
@@ -365,6 +385,9 @@ impl Sim {
 
     /// A path's connections break; the bits say which commands in flight the target did before.
     fn cut(&mut self, path: usize, executed: u32) {
+        if self.host.paths.len() <= path {
+            return;
+        }
         let epoch = self.epoch(path);
         for index in 0..self.sent.len() {
             if self.sent[index].epoch == epoch && executed >> (index % 32) & 1 == 1 {
@@ -380,6 +403,13 @@ impl Sim {
     fn kill(&mut self, path: usize) {
         self.dead[path] = true;
         self.cut(path, 0);
+    }
+
+    /// Other paths are wanted.
+    fn want(&mut self, places: &[u16]) {
+        self.host.want(places, self.now);
+        self.host.tick(self.now);
+        self.settle();
     }
 
     fn advance(&mut self, time: Duration) {
@@ -427,10 +457,10 @@ impl Sim {
     }
 
     fn finish(&mut self) {
-        self.dead = [false; PATHS];
-        self.silent = [false; PATHS];
+        self.dead = [false; PLACES];
+        self.silent = [false; PLACES];
         self.mute = false;
-        for path in 0..PATHS {
+        for path in 0..PLACES {
             self.set_ana(path, log::ana::OPTIMIZED);
         }
         while self.host.outstanding() > 0 {
@@ -443,9 +473,9 @@ impl Sim {
         self.host.paths().iter().map(|p| p.state).collect()
     }
 
-    /// How often commands in flight are on each path.
-    fn in_flight(&self) -> [usize; PATHS] {
-        let mut count = [0; PATHS];
+    /// How many commands in flight are on each of the first paths.
+    fn in_flight<const N: usize>(&self) -> [usize; N] {
+        let mut count = [0; N];
         for command in &self.sent {
             count[usize::from(command.epoch.path)] += 1;
         }

@@ -39,6 +39,7 @@ enum Step {
         silent: bool,
     },
     Advance(u64),
+    Want(Vec<u16>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -46,16 +47,24 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0u8..4, 0..BLOCKS, 0u32..6)
             .prop_map(|(kind, lba, blocks)| Step::Submit { kind, lba, blocks }),
         8 => (0usize..8, 0u8..24).prop_map(|(index, answer)| Step::Complete { index, answer }),
-        2 => (0..PATHS, any::<u32>()).prop_map(|(path, executed)| Step::Cut { path, executed }),
+        2 => (0..PLACES, any::<u32>()).prop_map(|(path, executed)| Step::Cut { path, executed }),
         2 => (0usize..8).prop_map(Step::Haunt),
-        2 => (0..PATHS, any::<bool>()).prop_map(|(path, dead)| Step::Dead { path, dead }),
-        1 => (0..PATHS, prop::sample::select(vec![
+        2 => (0..PLACES, any::<bool>()).prop_map(|(path, dead)| Step::Dead { path, dead }),
+        1 => (0..PLACES, prop::sample::select(vec![
             ana::OPTIMIZED, ana::NON_OPTIMIZED, ana::INACCESSIBLE, ana::CHANGE,
         ])).prop_map(|(path, state)| Step::Ana { path, state }),
         1 => any::<bool>().prop_map(Step::Mute),
-        1 => (0..PATHS, any::<bool>()).prop_map(|(path, silent)| Step::Silent { path, silent }),
+        1 => (0..PLACES, any::<bool>()).prop_map(|(path, silent)| Step::Silent { path, silent }),
         2 => prop_oneof![1u64..4000, 4000u64..40_000].prop_map(Step::Advance),
+        1 => wanted().prop_map(Step::Want),
     ]
+}
+
+/// Some of all places, in any order.
+fn wanted() -> impl Strategy<Value = Vec<u16>> {
+    let all: Vec<u16> = (0..=u16::MAX).take(PLACES).collect();
+    let any = Just(all).prop_shuffle();
+    (any, 1..=PLACES).prop_map(|(places, count)| places[..count].to_vec())
 }
 
 fn policy() -> impl Strategy<Value = PathPolicy> {
@@ -72,6 +81,7 @@ struct Model {
     busy: HashMap<u64, (Op, u64, u32)>,
     token: u64,
     checked: usize,
+    wanted: Vec<u16>,
 }
 
 impl Model {
@@ -153,6 +163,10 @@ fn act(sim: &mut Sim, model: &mut Model, step: Step) {
             sim.settle();
         }
         Step::Advance(ms) => sim.advance(Duration::from_millis(ms)),
+        Step::Want(places) => {
+            sim.want(&places);
+            model.wanted = places;
+        }
     }
 }
 
@@ -176,6 +190,7 @@ proptest! {
             busy: HashMap::new(),
             token: 0,
             checked: 0,
+            wanted: vec![0, 1],
         };
         for step in steps {
             act(&mut sim, &mut model, step);
@@ -185,6 +200,10 @@ proptest! {
         model.check(&sim)?;
         sim.haunt(|_| true);
         prop_assert!(model.busy.is_empty());
-        prop_assert_eq!(sim.store, model.store);
+        prop_assert_eq!(&sim.store, &model.store);
+        // By then no copy of a write can take effect any more.
+        sim.advance(seconds(60));
+        prop_assert_eq!(&sim.host.order, &model.wanted);
+        prop_assert_eq!(sim.states(), vec![PathState::Live; model.wanted.len()]);
     }
 }

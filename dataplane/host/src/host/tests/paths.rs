@@ -1,5 +1,6 @@
 //! Several paths: which one is used, and what happens when one is lost.
 
+use roadstead_nvme::AnaState;
 use roadstead_nvme::log::ana;
 
 use super::*;
@@ -163,10 +164,14 @@ fn ana_states_are_followed() {
         sim.set_ana(0, states[0]);
         sim.set_ana(1, states[1]);
         assert_eq!(next(&mut sim), on, "{states:?}");
-        assert!(sim.events.iter().all(Option::is_some), "armed again");
+        assert!(
+            sim.events[..PATHS].iter().all(Option::is_some),
+            "armed again"
+        );
     }
-    assert_eq!(sim.host.paths()[0].message, "ANA state change");
-    assert_eq!(sim.host.paths()[1].message, "");
+    let seen: Vec<_> = sim.host.paths().iter().map(|p| p.ana_state).collect();
+    assert_eq!(seen, [AnaState::Change, AnaState::Optimized].map(Some));
+    assert!(sim.host.paths().iter().all(|p| p.message.is_empty()));
 }
 
 #[test]
@@ -232,7 +237,7 @@ fn requests_wait_for_the_time_configured_and_fail_then() {
     assert_eq!(sim.states(), [PathState::Failed, PathState::Failed]);
     sim.submit(Op::Flush, 0, 0, 3).unwrap();
     assert_eq!(sim.ended().last(), Some(&lost(3)), "at once");
-    sim.dead = [false; PATHS];
+    sim.dead = [false; PLACES];
     sim.advance(seconds(10));
     assert_eq!(sim.states(), [PathState::Live; PATHS], "it comes back");
     sim.submit(Op::Flush, 0, 0, 4).unwrap();

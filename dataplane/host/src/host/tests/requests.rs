@@ -233,3 +233,42 @@ fn closing_ends_everything() {
     sim.submit(Op::Flush, 0, 0, 2).unwrap();
     assert_eq!(sim.ended().last(), Some(&(2, Err(IoError::Closed))));
 }
+
+#[test]
+fn what_goes_over_a_path_is_counted_once() {
+    let mut sim = Sim::new(config());
+    // Split into three commands; a flush and zeroes carry no data.
+    sim.submit(Op::Read, 0, 5, 1).unwrap();
+    sim.submit(WRITE, 8, 1, 2).unwrap();
+    sim.submit(Op::Flush, 0, 0, 3).unwrap();
+    sim.submit(Op::WriteZeroes { deallocate: true }, 9, 1, 4)
+        .unwrap();
+    for _ in 0..6 {
+        sim.complete(0, Status::SUCCESS);
+    }
+    let counted = |reads, read_blocks: u64, writes, written_blocks: u64| Traffic {
+        reads,
+        writes,
+        read_bytes: read_blocks * 4096,
+        written_bytes: written_blocks * 4096,
+    };
+    assert_eq!(sim.done.len(), 4);
+    assert_eq!(sim.host.paths()[0].traffic, counted(3, 5, 1, 1));
+    // What fails, or is lost with the path, counts where it is carried out.
+    sim.submit(WRITE, 0, 2, 5).unwrap();
+    sim.complete(0, Status::INTERNAL_PATH);
+    sim.advance(seconds(1));
+    sim.submit(Op::Read, 0, 1, 6).unwrap();
+    sim.kill(0);
+    assert_eq!(sim.in_flight(), [0, 2]);
+    sim.complete(0, Status::SUCCESS);
+    sim.complete(0, Status::SUCCESS);
+    let traffic: Vec<_> = sim.host.paths().iter().map(|p| p.traffic).collect();
+    assert_eq!(traffic, [counted(3, 5, 1, 1), counted(1, 1, 1, 2)]);
+    // A path counts on over its next controller.
+    sim.dead[0] = false;
+    sim.advance(seconds(3));
+    sim.submit(Op::Read, 0, 1, 7).unwrap();
+    sim.complete(0, Status::SUCCESS);
+    assert_eq!(sim.host.paths()[0].traffic, counted(4, 6, 1, 1));
+}
