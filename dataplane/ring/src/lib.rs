@@ -79,6 +79,7 @@ mod send;
 mod setup;
 mod slab;
 mod socket;
+mod stream;
 mod timer;
 mod watch;
 
@@ -94,6 +95,7 @@ pub use mailbox::{Inbox, Mailbox, mailbox};
 pub use memory::{OutOfRange, SharedMemory};
 pub use output::{Lender, Output};
 pub use reactor::Reactor;
-pub use socket::{SocketId, Stream};
+pub use socket::SocketId;
+pub use stream::Stream;
 pub use timer::TimerId;
 pub use watch::WatchId;
