@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use roadstead_initiator::{
-    ConnectError, Identity, Initiator, IoError, Limits, Namespace, Nqn, PathState as HostPathState,
-    Spec as InitiatorSpec, Status,
+    ConnectError, Dial, Identity, Initiator, IoError, Limits, Namespace, Nqn,
+    PathState as HostPathState, Spec as InitiatorSpec, Status,
 };
 use roadstead_nvme::Transport;
 use roadstead_ring::ReactorConfig;
@@ -17,15 +17,18 @@ use crate::{AttachError, HostIdentity, PathSpec, PathState, PathStatus, Spec};
 /// The initiator of this process. Its thread starts with the first attachment.
 pub(crate) struct Remote {
     host: HostIdentity,
+    /// To the target of this process, if it has one.
+    dial: Option<Dial>,
     /// It ends with the process and not before: devices outlive the daemon, and the end of an initiator would fail
     /// requests that the next daemon can carry out.
     initiator: Mutex<Option<&'static Initiator>>,
 }
 
 impl Remote {
-    pub(crate) fn new(host: HostIdentity) -> Self {
+    pub(crate) fn new(host: HostIdentity, dial: Option<Dial>) -> Self {
         Self {
             host,
+            dial,
             initiator: Mutex::new(None),
         }
     }
@@ -40,9 +43,10 @@ impl Remote {
         }
         // Memory that the threads on the way of the kernel's write-back allocate must not wait for it. The
         // mark is inherited by threads started here.
+        let dial = self.dial.clone();
         let start = || {
             set_io_flusher();
-            Initiator::start(ReactorConfig::default())
+            Initiator::start_beside_target(ReactorConfig::default(), dial)
         };
         let started = std::thread::scope(|scope| scope.spawn(start).join());
         let initiator: &'static Initiator =
@@ -68,7 +72,7 @@ impl Remote {
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: spec.wanted(),
-            paths: usable(spec).iter().map(PathSpec::portal).collect(),
+            paths: self.usable(spec).iter().map(PathSpec::portal).collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),
                 ..Limits::default()
@@ -79,26 +83,31 @@ impl Remote {
         let connected = self.initiator().and_then(|i| i.connect(target));
         connected.map_err(|error| AttachError::Unreachable {
             nqn: spec.subsystem_nqn.clone(),
-            reason: error.to_string(),
+            reason: match spec.is_local() {
+                true => format!("{error} (locally there are this node's own subsystems alone)"),
+                false => error.to_string(),
+            },
         })
     }
-}
 
-/// Whether the initiator can use a transport here.
-pub(crate) fn carries(transport: Transport) -> Availability {
-    match transport {
-        Transport::Tcp => Availability::Available,
-        Transport::Rdma => match roadstead_initiator::rdma_available() {
-            Ok(()) => Availability::Available,
-            Err(reason) => Availability::Missing(reason),
-        },
+    /// Whether the initiator can use a transport here.
+    pub(crate) fn carries(&self, transport: Transport) -> Availability {
+        match transport {
+            Transport::Tcp => Availability::Available,
+            Transport::Rdma => match roadstead_initiator::rdma_available() {
+                Ok(()) => Availability::Available,
+                Err(reason) => Availability::Missing(reason),
+            },
+            Transport::Local if self.dial.is_some() => Availability::Available,
+            Transport::Local => Availability::Missing("this process has no target".into()),
+        }
     }
-}
 
-/// The paths that the initiator can use, in their order.
-pub(crate) fn usable(spec: &Spec) -> Vec<PathSpec> {
-    let carried = |path: &&PathSpec| carries(path.transport) == Availability::Available;
-    spec.paths.iter().filter(carried).copied().collect()
+    /// The paths that the initiator can use, in their order.
+    pub(crate) fn usable(&self, spec: &Spec) -> Vec<PathSpec> {
+        let carried = |path: &&PathSpec| self.carries(path.transport) == Availability::Available;
+        spec.paths.iter().filter(carried).copied().collect()
+    }
 }
 
 /// What every path of a namespace that was connected over `paths` does now.
@@ -157,8 +166,9 @@ pub(crate) fn errno(error: IoError) -> Errno {
     }
 }
 
-/// Marks the calling thread as one that the kernel's write-back depends on.
-pub(crate) fn set_io_flusher() {
+/// Marks the calling thread, and the threads that it starts from now on, as ones that the kernel's write-back depends on:
+/// memory that they allocate does not wait for it.
+pub fn set_io_flusher() {
     // SAFETY: this request takes a plain integer and changes a flag of the calling thread.
     let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
     if result != 0 {

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::remote::{Remote, carries, follow, is_read_only, path_statuses, usable};
+use crate::remote::{Remote, follow, is_read_only, path_statuses};
 use crate::{AttachError, PathSpec, PathStatus, Spec};
 
 const SYSFS: &str = "/sys";
@@ -154,7 +154,7 @@ impl<D: Driver> Served<D> {
         follow(spec, &namespace, apply);
         Attached {
             namespace,
-            paths: usable(spec),
+            paths: self.remote.usable(spec),
             number,
             server,
             size,
@@ -184,7 +184,7 @@ impl<D: Driver> Method for Served<D> {
     }
 
     fn carries(&self, transport: Transport) -> Availability {
-        carries(transport)
+        self.remote.carries(transport)
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {

@@ -38,5 +38,5 @@ pub use roadstead_host::{
 };
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
 pub use roadstead_nvme::{Portal, Status, Transport};
-pub use spec::Spec;
+pub use spec::{Dial, Spec};
 pub use thread::{Callback, ConnectError, Initiator, Namespace, NamespaceRequest};

@@ -26,7 +26,7 @@ use crate::loopdev;
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::remote::{Remote, carries, follow, is_read_only, path_statuses, set_io_flusher, usable};
+use crate::remote::{Remote, follow, is_read_only, path_statuses, set_io_flusher};
 use crate::{AttachError, HostIdentity, PathSpec, PathStatus, Spec};
 use server::Server;
 
@@ -87,7 +87,7 @@ impl FuseMethod {
 
     /// With the files elsewhere.
     pub fn with_run_dir(host: HostIdentity, run_dir: PathBuf) -> Self {
-        Self::over(Arc::new(Remote::new(host)), run_dir)
+        Self::over(Arc::new(Remote::new(host, None)), run_dir)
     }
 
     /// Over an initiator that other methods use, too.
@@ -219,7 +219,7 @@ impl FuseMethod {
         follow(spec, &namespace, move || followed.apply());
         Attached {
             namespace,
-            paths: usable(spec),
+            paths: self.remote.usable(spec),
             device,
             size,
             thread,
@@ -283,7 +283,7 @@ impl Method for FuseMethod {
     }
 
     fn carries(&self, transport: Transport) -> Availability {
-        carries(transport)
+        self.remote.carries(transport)
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
