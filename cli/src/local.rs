@@ -32,7 +32,8 @@ pub(crate) struct AttachArgs {
     #[arg(long)]
     nqn: String,
     /// Address of the target, with its port unless that is 4420, `rdma:` before it for NVMe/RDMA; repeat it for more paths.
-    #[arg(long = "address", required_unless_present = "discover", value_parser = address, value_name = "IP[:PORT]")]
+    /// `local`: this machine's daemon serves the subsystem itself.
+    #[arg(long = "address", required_unless_present = "discover", value_parser = address, value_name = "IP[:PORT]|local")]
     addresses: Vec<Portal>,
     /// Take the addresses from this discovery service, with its port unless that is 8009; repeat it for more.
     #[arg(long, conflicts_with = "addresses", value_parser = service, value_name = "IP[:PORT]")]
@@ -59,9 +60,12 @@ enum Method {
     Fuse,
 }
 
-/// A portal of a target.
+/// A portal of a target, or `local`.
 fn address(text: &str) -> Result<Portal, String> {
-    parse_portal(text, NVME_TCP_PORT)
+    match text {
+        "local" => Ok(Portal::LOCAL),
+        _ => parse_portal(text, NVME_TCP_PORT),
+    }
 }
 
 /// `10.0.0.1`, `10.0.0.1:4420`, `fd00::1` or `[fd00::1]:4420`; `rdma:` before it for NVMe/RDMA.
@@ -81,16 +85,6 @@ pub(crate) fn parse_portal(text: &str, default_port: u16) -> Result<Portal, Stri
 
 /// `roadstead attach`: prints the device.
 pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
-    let portal = |portal: Portal| v1::Portal {
-        transport: match portal.transport {
-            Transport::Tcp => v1::Transport::Tcp,
-            Transport::Rdma => v1::Transport::Rdma,
-        }
-        .into(),
-        address: portal.address.ip().to_string(),
-        port: portal.address.port().into(),
-        ..v1::Portal::default()
-    };
     let addresses = match args.discover.as_slice() {
         [] => args.addresses,
         services => {
@@ -109,7 +103,7 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         id: args.id,
         subsystem_nqn: args.nqn,
         volume_uuid: args.uuid,
-        paths: addresses.into_iter().map(portal).collect(),
+        paths: addresses.into_iter().map(message).collect(),
         read_only: args.read_only,
         method: match args.method {
             None => "",
@@ -129,6 +123,21 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         .attachment
         .context("the daemon answered without an attachment")?;
     say(&attachment.device)
+}
+
+/// A path in the words of the control API.
+fn message(path: Portal) -> v1::Portal {
+    let (transport, address) = match path.transport {
+        Transport::Tcp => (v1::Transport::Tcp, path.address.ip().to_string()),
+        Transport::Rdma => (v1::Transport::Rdma, path.address.ip().to_string()),
+        Transport::Local => (v1::Transport::Local, String::new()),
+    };
+    v1::Portal {
+        transport: transport.into(),
+        address,
+        port: path.address.port().into(),
+        ..v1::Portal::default()
+    }
 }
 
 /// Who the daemon is as a host.
@@ -330,8 +339,9 @@ fn attachment(a: &AttachmentReport) -> inventory::Attachment {
             .collect::<Vec<_>>()
             .join("; "),
         transport: live
-            .and_then(|p| p.portal.split_once(' '))
-            .map_or_else(String::new, |(transport, _)| transport.into()),
+            .and_then(|p| p.portal.split(' ').next())
+            .unwrap_or_default()
+            .into(),
         method: a.method.clone(),
         device: a.device.clone(),
         paths,
@@ -375,9 +385,33 @@ mod tests {
         assert_eq!(shown("fd00::1"), Ok("[fd00::1]:4420".into()));
         assert_eq!(shown("[fd00::1]:9"), Ok("[fd00::1]:9".into()));
         assert_eq!(shown("rdma:10.0.0.1"), Ok("rdma:10.0.0.1:4420".into()));
+        assert_eq!(shown("local"), Ok("local".into()));
+        assert!(service("local").is_err(), "no discovery service is there");
         let port = service("10.0.0.1").map(|portal| portal.address.port());
         assert_eq!(port, Ok(8009));
         assert!(address("node1:4420").unwrap_err().contains("'node1:4420'"));
+    }
+
+    #[test]
+    fn the_local_path_has_no_address_both_ways() {
+        let sent = message(Portal::LOCAL);
+        assert_eq!(sent.transport(), v1::Transport::Local);
+        assert_eq!((sent.address.as_str(), sent.port), ("", 0));
+        let tcp = message(Portal::tcp(([10, 0, 0, 1], 4420).into()));
+        let shown = |portal: v1::Portal| {
+            let report = AttachmentReport {
+                paths: vec![v1::PathReport {
+                    portal: Some(portal),
+                    state: PathState::Live.into(),
+                    ..v1::PathReport::default()
+                }],
+                ..AttachmentReport::default()
+            };
+            let shown = attachment(&report);
+            (shown.transport, shown.paths[0].portal.clone())
+        };
+        assert_eq!(shown(sent), ("local".into(), "local".into()));
+        assert_eq!(shown(tcp), ("tcp".into(), "tcp 10.0.0.1:4420".into()));
     }
 
     fn report() -> NodeReport {

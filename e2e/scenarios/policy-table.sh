@@ -6,7 +6,7 @@ check workloads "For each workload class the same; the decision is in an Event, 
 check by-name "transport: roce waits with the reason where there is no RDMA, takes TCP where fallback: tcp allows it, and says so." 240
 check words "Unknown words are refused with the list of those that are known: in a claim, a class, a volume and a policy."
 check other-policy "A namespace names another policy; one that does not exist is not replaced; a changed one does not interrupt." 240
-check own-node "A pod on the volume's own node: without the network where its daemon offers that, else with the reason."
+check own-node "A pod on the volume's own node: without the network, unless a transport is asked for by name."
 
 # claim NAME ANNOTATIONS: a claim of the private class; it goes at the end
 claim() {
@@ -181,13 +181,10 @@ own_node() {
   user home 1
   wait_pod home
   a=nvmeattachment/$(attachment_of "$(volume_of home)")
-  if [ "$(field nvmehost/node1 .status.localAttach)" = true ]; then
-    wait_field "$a" .status.transport '^local$'
-    wait_field "$a" .status.reason '^local: the volume is on node1 itself: no network between'
-  else
-    wait_field "$a" .status.transport '^(tcp|roce)$'
-    wait_field "$a" .status.reason 'local rejected: the dataplane of node1 does not offer it'
-  fi
+  [ "$(field nvmehost/node1 .status.localAttach)" = true ] || die "the dataplane of node1 does not offer it"
+  wait_field "$a" .status.transport '^local$'
+  wait_field "$a" .status.reason '^local: the volume is on node1 itself: no network between'
+  expect_text "$("$TARGET/$PROFILE/roadstead" explain "pvc/home" -n "$ID")" 'local \(Live' "the path as explain shows it"
   in_pod home sh -c 'echo here >/data/f && sync'
   # Asked for by name it is the network.
   claim net "roadstead.io/transport: tcp"

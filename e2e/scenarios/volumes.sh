@@ -6,7 +6,7 @@ check xfs "An xfs volume is made, used and grown."
 check read-only "A pod that mounts read-only reads and cannot write."
 check expand "A raw block volume grows while a pod uses it, and the pod sees the size. (ext4: see kernel-node.)"
 check small-blocks "A volume with 512-byte blocks."
-check same-node "A pod on the volume's own node."
+check same-node "A pod on the volume's own node has it without the network."
 check stats "The kubelet reports capacity and use of the volume."
 check verified-io "fio with crc32c in a pod, and the space is given back when the volume is deleted." 240
 
@@ -96,9 +96,13 @@ Y
 }
 
 same_node() {
+  local a
   private_target 512Mi
   volume_pod p 1 data
   in_pod p sh -c 'echo good >/data/f; sync; cat /data/f'
+  a=nvmeattachment/$(attachment_of "$(volume_of data)")
+  wait_field "$a" '.status.paths[*].transport' '^local$'
+  wait_field "$a" '.status.paths[0].state' '^Live$'
 }
 
 stats() {

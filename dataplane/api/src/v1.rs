@@ -612,7 +612,7 @@ pub enum Transport {
     Unspecified = 0,
     Tcp = 1,
     Rdma = 2,
-    /// No network: the subsystem is served by the daemon that attaches it. Such a path has no address.
+    /// No network: the subsystem is served by the daemon that attaches it. Such a path has neither address nor port, and is the only one.
     Local = 3,
 }
 impl Transport {

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         id: Uuid::from_u128(0x1234),
     };
     let state = std::env::temp_dir().join("roadstead-attach-example");
-    let manager = Manager::open(state, default_methods(&host, None)?)?;
+    let manager = Manager::open(state, default_methods(&host, None, None)?)?;
     let attachment = manager.attach(Spec {
         id: format!("example-{uuid}"),
         subsystem_nqn: nqn.clone(),

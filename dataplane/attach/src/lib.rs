@@ -19,6 +19,8 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use roadstead_initiator::Dial;
+
 mod error;
 mod foreign;
 mod loopdev;
@@ -40,21 +42,24 @@ pub use error::AttachError;
 pub use foreign::{Foreign, ForeignName};
 pub use manager::{Attachment, Manager};
 pub use method::{Availability, Device, Method, best};
+pub use remote::set_io_flusher;
 pub use spec::{
     CTRL_LOSS_TIMEOUT_DEFAULT, HostIdentity, ID_LEN_MAX, Losses, NQN_LEN_MAX, PATHS_MAX, PathSpec,
     PathState, PathStatus, Segments, Spec, Traffic,
 };
 
 /// Every method of this build, best first, for [`Manager::open`]. `held`, if there is a holder: it and what it kept for
-/// the daemon before this one.
+/// the daemon before this one. `dial`, if this process is a target, too: connects to it, for paths of
+/// [`Transport::Local`](roadstead_nvme::Transport).
 ///
 /// # Errors
 /// [`AttachError::Io`] when a method's own resources cannot be had.
 pub fn default_methods(
     host: &HostIdentity,
     held: Option<(holder::Holder, HashMap<String, OwnedFd>)>,
+    dial: Option<Dial>,
 ) -> Result<Vec<Box<dyn Method>>, AttachError> {
-    let remote = Arc::new(remote::Remote::new(host.clone()));
+    let remote = Arc::new(remote::Remote::new(host.clone(), dial));
     let mut fuse = fuse::FuseMethod::shared(Arc::clone(&remote));
     if let Some((holder, held)) = held {
         fuse = fuse.held_by(holder, held);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use roadstead_nvme::Transport;
 use tracing::{info, warn};
 
 mod follow;
@@ -97,6 +98,13 @@ impl Manager {
         let usable = |m: &&dyn Method| m.available() == crate::Availability::Available;
         let methods = self.methods.iter().map(AsRef::as_ref);
         methods.filter(usable).map(Method::name).collect()
+    }
+
+    /// Whether a method that can work here can use paths of this transport.
+    pub fn carries(&self, transport: Transport) -> bool {
+        let yes = |availability| availability == crate::Availability::Available;
+        let mut methods = self.methods.iter();
+        methods.any(|method| yes(method.available()) && yes(method.carries(transport)))
     }
 
     /// Attaches, or finds the attachment that is there. Blocks until the device is usable.

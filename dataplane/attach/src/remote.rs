@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use roadstead_initiator::{
-    ConnectError, Identity, Initiator, IoError, Limits, Namespace, Nqn, PathState as HostPathState,
-    PathStatus as InitiatorPath, Spec as InitiatorSpec, Status,
+    ConnectError, Dial, Identity, Initiator, IoError, Limits, Namespace, Nqn,
+    PathState as HostPathState, PathStatus as InitiatorPath, Spec as InitiatorSpec, Status,
 };
 use roadstead_nvme::Transport;
 use roadstead_ring::ReactorConfig;
@@ -17,15 +17,18 @@ use crate::{AttachError, HostIdentity, Losses, PathSpec, PathState, PathStatus, 
 /// The initiator of this process. Its thread starts with the first attachment.
 pub(crate) struct Remote {
     host: HostIdentity,
+    /// To the target of this process, if it has one.
+    dial: Option<Dial>,
     /// It ends with the process and not before: devices outlive the daemon, and the end of an initiator would fail
     /// requests that the next daemon can carry out.
     initiator: Mutex<Option<&'static Initiator>>,
 }
 
 impl Remote {
-    pub(crate) fn new(host: HostIdentity) -> Self {
+    pub(crate) fn new(host: HostIdentity, dial: Option<Dial>) -> Self {
         Self {
             host,
+            dial,
             initiator: Mutex::new(None),
         }
     }
@@ -40,9 +43,10 @@ impl Remote {
         }
         // Memory that the threads on the way of the kernel's write-back allocate must not wait for it. The
         // mark is inherited by threads started here.
+        let dial = self.dial.clone();
         let start = || {
             set_io_flusher();
-            Initiator::start(ReactorConfig::default())
+            Initiator::start_beside_target(ReactorConfig::default(), dial)
         };
         let started = std::thread::scope(|scope| scope.spawn(start).join());
         let initiator: &'static Initiator =
@@ -68,7 +72,7 @@ impl Remote {
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: spec.wanted(),
-            paths: usable(&spec.paths).map(PathSpec::portal).collect(),
+            paths: self.usable(&spec.paths).map(PathSpec::portal).collect(),
             limits: Limits {
                 ctrl_loss: spec.ctrl_loss_timeout(),
                 ..Limits::default()
@@ -79,40 +83,60 @@ impl Remote {
         let connected = self.initiator().and_then(|i| i.connect(target));
         connected.map_err(|error| AttachError::Unreachable {
             nqn: spec.subsystem_nqn.clone(),
-            reason: error.to_string(),
+            reason: match spec.is_local() {
+                true => format!("{error} (locally there are this node's own subsystems alone)"),
+                false => error.to_string(),
+            },
         })
     }
-}
 
-/// Whether the initiator can use a transport here.
-pub(crate) fn carries(transport: Transport) -> Availability {
-    match transport {
-        Transport::Tcp => Availability::Available,
-        Transport::Rdma => match roadstead_initiator::rdma_available() {
-            Ok(()) => Availability::Available,
-            Err(reason) => Availability::Missing(reason),
-        },
-    }
-}
-
-/// The paths that the initiator can use, in their order.
-fn usable(paths: &[PathSpec]) -> impl Iterator<Item = &PathSpec> {
-    let carried = |path: &&PathSpec| carries(path.transport) == Availability::Available;
-    paths.iter().filter(carried)
-}
-
-/// What the paths of a namespace do now, in the order of the spec. Those that the initiator cannot use here are left out.
-pub(crate) fn path_statuses(spec: &Spec, namespace: &Namespace) -> Vec<PathStatus> {
-    let there = namespace.measure();
-    let known = |path: &PathSpec| {
-        let seen = there.iter().find(|seen| seen.portal == path.portal());
-        match (seen, carries(path.transport)) {
-            (Some(seen), _) => Some(status(*path, seen)),
-            (None, Availability::Available) => Some(PathStatus::failed(*path, "not connected yet")),
-            (None, Availability::Missing(_)) => None,
+    /// Whether the initiator can use a transport here.
+    pub(crate) fn carries(&self, transport: Transport) -> Availability {
+        match transport {
+            Transport::Tcp => Availability::Available,
+            Transport::Rdma => match roadstead_initiator::rdma_available() {
+                Ok(()) => Availability::Available,
+                Err(reason) => Availability::Missing(reason),
+            },
+            Transport::Local if self.dial.is_some() => Availability::Available,
+            Transport::Local => Availability::Missing("this process has no target".into()),
         }
-    };
-    spec.paths.iter().filter_map(known).collect()
+    }
+
+    /// The paths that the initiator can use, in their order.
+    fn usable<'a>(&self, paths: &'a [PathSpec]) -> impl Iterator<Item = &'a PathSpec> {
+        let carried = |path: &&PathSpec| self.carries(path.transport) == Availability::Available;
+        paths.iter().filter(carried)
+    }
+
+    /// What the paths of a namespace do now, in the order of the spec. Those that the initiator cannot use here are left out.
+    pub(crate) fn path_statuses(&self, spec: &Spec, namespace: &Namespace) -> Vec<PathStatus> {
+        let there = namespace.measure();
+        let known = |path: &PathSpec| {
+            let seen = there.iter().find(|seen| seen.portal == path.portal());
+            match (seen, self.carries(path.transport)) {
+                (Some(seen), _) => Some(status(*path, seen)),
+                (None, Availability::Available) => {
+                    Some(PathStatus::failed(*path, "not connected yet"))
+                }
+                (None, Availability::Missing(_)) => None,
+            }
+        };
+        spec.paths.iter().filter_map(known).collect()
+    }
+
+    /// Has a namespace in use reached over these paths. Says which it has: these, and others that have not ended yet.
+    pub(crate) fn follow_paths(&self, namespace: &Namespace, paths: &[PathSpec]) -> Vec<PathSpec> {
+        namespace.follow(self.usable(paths).map(PathSpec::portal).collect());
+        let mut has = paths.to_vec();
+        let there = namespace.paths().into_iter();
+        for path in there.map(|seen| PathSpec::from(seen.portal)) {
+            if !has.contains(&path) {
+                has.push(path);
+            }
+        }
+        has
+    }
 }
 
 fn status(path: PathSpec, seen: &InitiatorPath) -> PathStatus {
@@ -139,19 +163,6 @@ fn status(path: PathSpec, seen: &InitiatorPath) -> PathStatus {
             segments: seen.segments,
         }),
     }
-}
-
-/// Has a namespace in use reached over these paths. Says which it has: these, and others that have not ended yet.
-pub(crate) fn follow_paths(namespace: &Namespace, paths: &[PathSpec]) -> Vec<PathSpec> {
-    namespace.follow(usable(paths).map(PathSpec::portal).collect());
-    let mut has = paths.to_vec();
-    let there = namespace.paths().into_iter();
-    for path in there.map(|seen| PathSpec::from(seen.portal)) {
-        if !has.contains(&path) {
-            has.push(path);
-        }
-    }
-    has
 }
 
 /// Whether the device shall refuse writes.
@@ -195,8 +206,9 @@ pub(crate) fn errno(error: IoError) -> Errno {
     }
 }
 
-/// Marks the calling thread as one that the kernel's write-back depends on.
-pub(crate) fn set_io_flusher() {
+/// Marks the calling thread, and the threads that it starts from now on, as ones that the kernel's write-back depends on:
+/// memory that they allocate does not wait for it.
+pub fn set_io_flusher() {
     // SAFETY: this request takes a plain integer and changes a flag of the calling thread.
     let result = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
     if result != 0 {

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::remote::{Remote, carries, follow_paths, follow_size, is_read_only, path_statuses};
+use crate::remote::{Remote, follow_size, is_read_only};
 use crate::{AttachError, PathSpec, PathStatus, Spec};
 
 const SYSFS: &str = "/sys";
@@ -186,7 +186,7 @@ impl<D: Driver> Method for Served<D> {
     }
 
     fn carries(&self, transport: Transport) -> Availability {
-        carries(transport)
+        self.remote.carries(transport)
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -256,14 +256,14 @@ impl<D: Driver> Method for Served<D> {
 
     fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
         match self.namespace(spec) {
-            Some(namespace) => path_statuses(spec, &namespace),
+            Some(namespace) => self.remote.path_statuses(spec, &namespace),
             None => failed_paths(spec, "not attached"),
         }
     }
 
     fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
         match self.namespace(spec) {
-            Some(namespace) => follow_paths(&namespace, paths),
+            Some(namespace) => self.remote.follow_paths(&namespace, paths),
             None => spec.paths.clone(),
         }
     }

@@ -36,21 +36,27 @@ pub struct HostIdentity {
 enum TransportName {
     Tcp,
     Rdma,
+    Local,
 }
 
-/// One portal of the target.
+/// One portal of the target, or the way to this process's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PathSpec {
     /// How it is reached; files of versions that knew TCP alone do not say it.
     #[serde(with = "TransportName", default)]
     pub transport: Transport,
-    /// Address of the target.
+    /// Address of the target; unspecified for the local path.
     pub address: IpAddr,
-    /// Port of the target.
+    /// Port of the target; 0 for the local path.
     pub port: u16,
 }
 
 impl PathSpec {
+    /// Whether it leads to the target of this process.
+    pub fn is_local(&self) -> bool {
+        self.transport == Transport::Local
+    }
+
     /// As a socket address.
     pub fn socket_addr(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
@@ -104,6 +110,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether the subsystem is this process's own, and reached without the network.
+    pub fn is_local(&self) -> bool {
+        self.paths.iter().any(PathSpec::is_local)
+    }
+
     /// How long I/O waits for a lost connection.
     pub fn ctrl_loss_timeout(&self) -> Duration {
         match self.ctrl_loss_timeout_s {
@@ -128,6 +139,10 @@ impl Spec {
             "volume_uuid is missing".into()
         } else if self.paths.is_empty() || self.paths.len() > PATHS_MAX {
             format!("1 to {PATHS_MAX} paths are needed")
+        } else if self.is_local() && self.paths.len() > 1 {
+            "the local path needs no other beside it".into()
+        } else if self.is_local() {
+            return Ok(());
         } else if let Some(path) = self.paths.iter().find(|p| p.port == 0) {
             format!("path {path} has no port")
         } else if let Some(path) = self.paths.iter().find(|p| p.address.is_unspecified()) {
@@ -254,6 +269,13 @@ mod tests {
         }
     }
 
+    fn local() -> Spec {
+        Spec {
+            paths: vec![Portal::LOCAL.into()],
+            ..spec()
+        }
+    }
+
     #[test]
     fn a_bad_field_is_named() {
         type Change = fn(&mut Spec);
@@ -271,8 +293,11 @@ mod tests {
                 |s| s.paths[0].address = "0.0.0.0".parse().unwrap(),
                 "not an address",
             ),
+            (|s| s.paths[1] = Portal::LOCAL.into(), "no other"),
+            (|s| s.paths = vec![Portal::LOCAL.into(); 2], "no other"),
         ];
         assert!(spec().validate().is_ok());
+        assert!(local().validate().is_ok());
         for (change, wanted) in table {
             let mut bad = spec();
             change(&mut bad);
@@ -286,6 +311,10 @@ mod tests {
         let text = serde_json::to_string(&spec()).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec());
         assert!(text.contains(r#""transport":"rdma""#), "{text}");
+        let text = serde_json::to_string(&local()).unwrap();
+        let kept: Spec = serde_json::from_str(&text).unwrap();
+        assert!(kept == local() && kept.is_local(), "{text}");
+        assert!(text.contains(r#""transport":"local""#), "{text}");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use roadstead_attach::{HostIdentity, Manager};
-use roadstead_initiator::Nqn;
+use roadstead_attach::{HostIdentity, Manager, set_io_flusher};
+use roadstead_initiator::{Dial, Nqn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -36,6 +36,9 @@ const ATTACHMENTS: &str = "attachments";
 /// # Errors
 /// What failed, and with what.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
+    // With a volume of this node's own attached here, every thread between the reactors and the drives is on the way of
+    // the kernel's write-back. All start after this.
+    set_io_flusher();
     let directory = Arc::new(StateDir::open(&settings.state_dir)?);
     let identity = identity::load_or_make(&directory, settings.host_nqn.as_deref())?;
     tracing::info!(
@@ -52,7 +55,10 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
         ..ServeConfig::default()
     };
     let server = Arc::new(Server::start(config).context("starting the reactors")?);
-    let attachments = attachments(&settings.state_dir, &identity)?;
+    let dial = server
+        .dial()
+        .context("connecting the initiator to the target")?;
+    let attachments = attachments(&settings.state_dir, &identity, dial)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -69,12 +75,12 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
-fn attachments(state_dir: &Path, identity: &Identity) -> anyhow::Result<Arc<Manager>> {
+fn attachments(state_dir: &Path, identity: &Identity, dial: Dial) -> anyhow::Result<Arc<Manager>> {
     let host = HostIdentity {
         nqn: identity.nqn.clone(),
         id: identity.id,
     };
-    let methods = roadstead_attach::default_methods(&host, hold::held()?)?;
+    let methods = roadstead_attach::default_methods(&host, hold::held()?, Some(dial))?;
     let manager = Arc::new(Manager::open(state_dir.join(ATTACHMENTS), methods)?);
     manager.restore_in_background()?;
     manager.follow_in_background()?;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use roadstead_api::v1;
 use roadstead_attach::HostIdentity;
 use roadstead_initiator::{Identity, Listed, Nqn, Reach, Seen, discover, look, nguid_text};
-use roadstead_nvme::{Portal, Transport};
+use roadstead_nvme::Portal;
 
-use crate::desired::{ExternalSource, ExternalSpec};
+use crate::desired::{self, ExternalSource, ExternalSpec};
 
 /// Between two looks at an appliance of which everything was reached.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -208,7 +208,7 @@ fn subsystem(nqn: &str, seen: Seen) -> v1::ExternalSubsystem {
             Reach::Failed(why) => (v1::PortalReach::Failed, why),
         };
         v1::ExternalPortal {
-            portal: Some(message_of(portal)),
+            portal: Some(desired::portal_message(portal)),
             reach: reach.into(),
             message,
         }
@@ -218,19 +218,6 @@ fn subsystem(nqn: &str, seen: Seen) -> v1::ExternalSubsystem {
         portals: portals.collect(),
         namespaces: seen.namespaces.iter().map(namespace).collect(),
         is_cut_off: seen.is_cut_off,
-    }
-}
-
-fn message_of(portal: Portal) -> v1::Portal {
-    let transport = match portal.transport {
-        Transport::Tcp => v1::Transport::Tcp,
-        Transport::Rdma => v1::Transport::Rdma,
-    };
-    v1::Portal {
-        transport: transport.into(),
-        address: portal.address.ip().to_string(),
-        port: portal.address.port().into(),
-        ..v1::Portal::default()
     }
 }
 

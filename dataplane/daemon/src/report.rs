@@ -79,6 +79,7 @@ impl Reporter {
             host_id: self.identity.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             transports: transports.into_iter().map(Into::into).collect(),
+            local_attach: self.attachments.carries(Transport::Local),
             attach_methods: methods.into_iter().map(str::to_owned).collect(),
             unused_drives: status.unused.clone(),
             kernel: kernel.to_owned(),
@@ -203,20 +204,11 @@ fn path(status: &PathStatus, rates: Rates) -> v1::PathReport {
         PathState::Connecting => v1::PathState::Connecting,
         PathState::Failed => v1::PathState::Failed,
     };
-    let transport = match status.path.transport {
-        Transport::Tcp => v1::Transport::Tcp,
-        Transport::Rdma => v1::Transport::Rdma,
-    };
     let ana_state = status.ana_state.map(desired::ana_state_message);
     // Not measured is zero, so what was is more.
     let round_trip_us = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
     v1::PathReport {
-        portal: Some(v1::Portal {
-            transport: transport.into(),
-            address: status.path.address.to_string(),
-            port: u32::from(status.path.port),
-            ..v1::Portal::default()
-        }),
+        portal: Some(desired::portal_message(status.path.portal())),
         state: state.into(),
         message: status.message.clone(),
         ana_state: ana_state.unwrap_or_default().into(),

@@ -117,14 +117,39 @@ async fn devices_outlive_the_daemon() {
     target.apply(&state).await;
 
     let daemon = Daemon::start(dir.path(), &["--hold"]).await;
+    outlives(daemon, "far", portal(address)).await;
+}
+
+/// Its own volume is away with the daemon, and comes back with the next.
+#[tokio::test]
+async fn devices_of_its_own_volumes_outlive_the_daemon() {
+    if !possible() {
+        return;
+    }
+    let dir = temporary();
+    let daemon = Daemon::start(dir.path(), &["--hold"]).await;
+    let state = v1::NodeState {
+        portals: vec![],
+        ..state(dir.path(), "1", free_address())
+    };
+    daemon.apply(&state).await;
+    let local = v1::Portal {
+        transport: v1::Transport::Local.into(),
+        ..Default::default()
+    };
+    outlives(daemon, "own", local).await;
+}
+
+/// A device goes on while its daemon is killed again and again.
+async fn outlives(daemon: Daemon, name: &str, path: v1::Portal) {
     let holder = daemon.id();
     // Unique on the machine: devices are found by it.
-    let id = format!("hold-{}", std::process::id());
+    let id = format!("hold-{name}-{}", std::process::id());
     let request = v1::AttachRequest {
         id: id.clone(),
         subsystem_nqn: roadstead_api::subsystem_nqn(VOLUME),
         volume_uuid: VOLUME.into(),
-        paths: vec![portal(address)],
+        paths: vec![path],
         method: "fuse".into(),
         ..Default::default()
     };

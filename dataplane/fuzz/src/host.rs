@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use roadstead_initiator::{Client, Identity, Limits, Op, Rim, Spec, Wanted};
 use roadstead_nvme::{Cqe, Portal, Status};
-use roadstead_ring::{Event, Output, RingError, SocketId, TimerId, WatchId};
+use roadstead_ring::{Event, Output, RingError, SocketId, Stream, TimerId, WatchId};
 use roadstead_target::tcp::{Connection, Flow};
 use roadstead_target::{IoRequest, IoResult, Registry, Tag, VolumeKey};
 use roadstead_target::{Rim as TargetRim, Turn};
@@ -105,6 +105,11 @@ impl Rim for Net {
         };
         self.links.insert(number, link);
         Ok(SocketId::simulated(number))
+    }
+
+    /// There is no target in the host's process here.
+    fn adopt(&mut self, _: Stream, _: u64) -> Result<SocketId, RingError> {
+        Err(RingError::Full { what: "socket" })
     }
 
     fn output(&mut self, socket: SocketId) -> Option<&mut Output> {

@@ -18,7 +18,7 @@ use crate::buffers::{Buffer, Buffers};
 use crate::line::Line;
 use crate::rdma::Fabric;
 use crate::rim::Rim;
-use crate::spec::Spec;
+use crate::spec::{Dial, Spec};
 use crate::surroundings::Surroundings;
 use crate::table::Table;
 use crate::tcp::{Broken, Connection};
@@ -58,6 +58,8 @@ pub type NotAccepted = (Refused, Vec<u8>);
 /// at the end of every turn in which something of it happened.
 pub struct Client {
     spec: Spec,
+    /// To the target of this process, if it has one.
+    dial: Option<Dial>,
     /// Where each path leads, by its place; `None`: the place is free.
     portals: [Option<Portal>; PLACES_MAX],
     host: Host,
@@ -89,6 +91,7 @@ impl Client {
         Self {
             host: Host::new(spec.host_config(), now),
             spec,
+            dial: None,
             portals,
             token,
             lines: Table::new(PLACES_MAX),
@@ -101,6 +104,12 @@ impl Client {
             paths_changed: true,
             ending: None,
         }
+    }
+
+    /// Reaches [`Portal::LOCAL`](roadstead_nvme::Portal::LOCAL) by this; without, it is a path that fails.
+    #[must_use]
+    pub fn dialing(self, dial: Option<Dial>) -> Self {
+        Self { dial, ..self }
     }
 
     /// The namespace, once connected.
@@ -451,13 +460,22 @@ impl Client {
             return;
         };
         let address = portal.address;
+        let token = self.token + u64::from(epoch.path) * PATH_TOKENS + u64::from(qid);
+        let connection = |socket| Connection::new(socket, epoch, qid);
         let line = match portal.transport {
             Transport::Tcp => {
-                let token = u64::from(epoch.path) * PATH_TOKENS + u64::from(qid);
-                let socket = io.connect(address, self.token + token);
-                let connect = |socket| Line::Tcp(Box::new(Connection::new(socket, epoch, qid)));
-                socket.map(connect).map_err(|error| error.to_string())
+                let socket = io.connect(address, token);
+                let line = |socket| Line::Tcp(Box::new(connection(socket)));
+                socket.map(line).map_err(|error| error.to_string())
             }
+            Transport::Local => self.dial(io, token).map(|socket| {
+                let connection = connection(socket);
+                // Nothing will say that it is connected: it is.
+                if let Some(out) = io.output(socket) {
+                    connection.request(&self.spec, out);
+                }
+                Line::Tcp(Box::new(connection))
+            }),
             Transport::Rdma => {
                 let queue = self.fabric.open(io, address, epoch, qid, entries);
                 let queue = queue.map(|queue| Line::Rdma(Box::new(queue)));
@@ -471,6 +489,15 @@ impl Client {
         if let Err(reason) = put {
             self.host.lost(epoch, reason, io.now());
         }
+    }
+
+    /// A connection to the target of this process.
+    fn dial(&self, io: &mut impl Rim, token: u64) -> Result<SocketId, String> {
+        let Some(dial) = &self.dial else {
+            return Err("this process has no target".into());
+        };
+        let stream = dial().map_err(|error| error.to_string())?;
+        io.adopt(stream, token).map_err(|error| error.to_string())
     }
 
     /// Has [`Self::event`] called when the host's machine has something to do.

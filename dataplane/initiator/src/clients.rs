@@ -8,7 +8,7 @@ use roadstead_host::{IoError, NamespaceInfo, Refused};
 use roadstead_ring::{Event, Handler, Io, Mailbox};
 
 use crate::client::{Client, QUEUE_TOKENS};
-use crate::spec::Spec;
+use crate::spec::{Dial, Spec};
 use crate::status::statuses;
 use crate::thread::{Callback, ConnectError, Message, Namespace, NamespaceRequest, Shared, lock};
 
@@ -29,14 +29,16 @@ struct Slot {
 /// The handler of the initiator's reactor.
 pub(crate) struct Clients {
     mailbox: Mailbox<Message>,
+    dial: Option<Dial>,
     slots: Vec<Option<Slot>>,
     dirty: Vec<usize>,
 }
 
 impl Clients {
-    pub(crate) fn new(mailbox: Mailbox<Message>) -> Self {
+    pub(crate) fn new(mailbox: Mailbox<Message>, dial: Option<Dial>) -> Self {
         Self {
             mailbox,
+            dial,
             slots: Vec::new(),
             dirty: Vec::new(),
         }
@@ -57,9 +59,10 @@ impl Clients {
             self.slots.push(None);
             self.slots.len() - 1
         });
+        let client = Client::new(spec, index as u64 * QUEUE_TOKENS, io.now());
         if let Some(slot) = self.slots.get_mut(index) {
             *slot = Some(Slot {
-                client: Client::new(spec, index as u64 * QUEUE_TOKENS, io.now()),
+                client: client.dialing(self.dial.clone()),
                 connecting: Some(reply),
                 shared: None,
                 looking: Vec::new(),

@@ -40,6 +40,6 @@ pub use roadstead_host::{
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
 pub use roadstead_nvme::{Portal, Status, Transport};
 pub use roadstead_ring::Segments;
-pub use spec::Spec;
+pub use spec::{Dial, Spec};
 pub use status::PathStatus;
 pub use thread::{Callback, ConnectError, Initiator, Namespace, NamespaceRequest};

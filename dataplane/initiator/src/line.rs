@@ -7,6 +7,7 @@ use crate::tcp::Connection;
 
 /// A queue's connection.
 pub(crate) enum Line {
+    /// Over TCP, or within the process.
     Tcp(Box<Connection>),
     Rdma(Box<rdma::Queue>),
 }

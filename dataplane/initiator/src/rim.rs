@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use roadstead_ring::{Io, Output, RingError, Segments, SocketId, TimerId, WatchId};
+use roadstead_ring::{Io, Output, RingError, Segments, SocketId, Stream, TimerId, WatchId};
 
 /// What a [`Client`](crate::Client) needs of a reactor. Each method does what the one of [`Io`] with its name does, which
 /// is the only implementation outside of the simulation of both ends.
@@ -12,6 +12,7 @@ use roadstead_ring::{Io, Output, RingError, Segments, SocketId, TimerId, WatchId
 pub trait Rim {
     fn now(&self) -> Instant;
     fn connect(&mut self, address: SocketAddr, token: u64) -> Result<SocketId, RingError>;
+    fn adopt(&mut self, stream: Stream, token: u64) -> Result<SocketId, RingError>;
     fn output(&mut self, socket: SocketId) -> Option<&mut Output>;
     fn finish(&mut self, socket: SocketId);
     fn close(&mut self, socket: SocketId);
@@ -34,6 +35,10 @@ impl Rim for Io {
 
     fn connect(&mut self, address: SocketAddr, token: u64) -> Result<SocketId, RingError> {
         Io::connect(self, address, token)
+    }
+
+    fn adopt(&mut self, stream: Stream, token: u64) -> Result<SocketId, RingError> {
+        Io::adopt(self, stream, token)
     }
 
     fn output(&mut self, socket: SocketId) -> Option<&mut Output> {

@@ -1,10 +1,18 @@
 //! What to connect to.
 
+use std::io;
+use std::sync::Arc;
+
 use roadstead_host::{HostConfig, Identity, Limits, Wanted};
 use roadstead_nvme::Portal;
 use roadstead_nvme::nqn::Nqn;
+use roadstead_ring::Stream;
 
 use crate::client::IO_QUEUES_MAX;
+
+/// Connects to the target of this process: gives the host's end of a connection that the target serves, at once. It is
+/// how [`Portal::LOCAL`] is reached.
+pub type Dial = Arc<dyn Fn() -> io::Result<Stream> + Send + Sync>;
 
 /// A namespace and the paths to it.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use roadstead_ring::{Mailbox, Reactor, ReactorConfig, RingError, mailbox};
 use tracing::error;
 
 use crate::clients::Clients;
-use crate::spec::Spec;
+use crate::spec::{Dial, Spec};
 use crate::status::PathStatus;
 
 /// How long [`Namespace::look`] waits for the target's answer.
@@ -85,6 +85,17 @@ impl Initiator {
     /// # Errors
     /// [`ConnectError::Ring`] when io_uring cannot be used, [`ConnectError::Thread`].
     pub fn start(config: ReactorConfig) -> Result<Self, ConnectError> {
+        Self::start_beside_target(config, None)
+    }
+
+    /// Starts the thread in a process that is a target, too: `dial` connects to it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_beside_target(
+        config: ReactorConfig,
+        dial: Option<Dial>,
+    ) -> Result<Self, ConnectError> {
         let (mailbox, inbox) = mailbox()?;
         let (started, result) = sync_channel(1);
         let own = mailbox.clone();
@@ -97,7 +108,7 @@ impl Initiator {
                 }
             };
             let _ = started.send(Ok(()));
-            let mut handler = Clients::new(own);
+            let mut handler = Clients::new(own, dial);
             if let Err(error) = reactor.run(&mut handler) {
                 error!(%error, "the initiator has failed");
             }

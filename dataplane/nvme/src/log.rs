@@ -330,6 +330,8 @@ pub mod transport {
     pub const RDMA: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 3;
+    /// Intra-host: no network.
+    pub const LOCAL: u8 = 254;
 }
 
 /// The first three bytes of what RDMA says in discovery records (NVMe/RDMA transport specification, section 3.1).
@@ -434,6 +436,7 @@ impl DiscoveryRecord {
                     rdma::CONNECTION_MANAGER,
                 ],
             ),
+            Transport::Local => (transport::LOCAL, [0; 3]),
         };
         let mut transport_specific = [0; 256];
         if let Some(start) = transport_specific.first_chunk_mut() {

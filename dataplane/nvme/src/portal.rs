@@ -1,7 +1,7 @@
 //! Where a subsystem port is: a transport and an address.
 
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 
 /// How NVMe over Fabrics is carried.
@@ -12,6 +12,8 @@ pub enum Transport {
     Tcp,
     /// NVMe/RDMA, over RoCE.
     Rdma,
+    /// Within a process, which is host and target: NVMe/TCP's PDUs without a network.
+    Local,
 }
 
 impl Transport {
@@ -21,6 +23,7 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Rdma => "rdma",
+            Self::Local => "local",
         }
     }
 }
@@ -31,16 +34,22 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A port of a subsystem. The same address may be one on each transport.
+/// A port of a subsystem. The same address may be one on each network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Portal {
     /// The transport.
     pub transport: Transport,
-    /// The address.
+    /// The address; unspecified, with port 0, for [`Self::LOCAL`].
     pub address: SocketAddr,
 }
 
 impl Portal {
+    /// The way within the process. No other process reaches it, so no log lists it.
+    pub const LOCAL: Self = Self {
+        transport: Transport::Local,
+        address: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+    };
+
     /// An NVMe/TCP portal.
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
@@ -73,12 +82,13 @@ impl From<SocketAddr> for Portal {
     }
 }
 
-/// As [`FromStr`] reads it: `192.0.2.1:4420` for TCP, `rdma:192.0.2.1:4420`.
+/// `192.0.2.1:4420` for TCP and `rdma:192.0.2.1:4420`, as [`FromStr`] reads them; `local`, which is no address to read.
 impl fmt::Display for Portal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.transport {
             Transport::Tcp => self.address.fmt(f),
             Transport::Rdma => write!(f, "rdma:{}", self.address),
+            Transport::Local => f.write_str(Transport::Local.name()),
         }
     }
 }
@@ -142,8 +152,10 @@ mod tests {
             "roce:192.0.2.1:4420",
             "192.0.2.1",
             "rdma:host:4420",
+            "local",
         ] {
             assert_eq!(text.parse::<Portal>(), Err(NoPortal), "{text}");
         }
+        assert_eq!(Portal::LOCAL.to_string(), "local");
     }
 }

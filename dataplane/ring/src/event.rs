@@ -5,7 +5,8 @@ use std::io;
 use crate::file::FileDone;
 use crate::io::Io;
 use crate::listener::ListenerId;
-use crate::socket::{SocketId, Stream};
+use crate::socket::SocketId;
+use crate::stream::Stream;
 use crate::timer::TimerId;
 
 /// What happened. Tokens are the numbers the user gave when the thing was made.

@@ -80,6 +80,7 @@ mod send;
 mod setup;
 mod slab;
 mod socket;
+mod stream;
 mod timer;
 mod watch;
 
@@ -96,6 +97,7 @@ pub use memory::{OutOfRange, SharedMemory};
 pub use output::{Lender, Output};
 pub use reactor::Reactor;
 pub use segments::Segments;
-pub use socket::{SocketId, Stream};
+pub use socket::SocketId;
+pub use stream::Stream;
 pub use timer::TimerId;
 pub use watch::WatchId;

@@ -17,7 +17,8 @@ use crate::listener::ListenerId;
 use crate::mailbox::Inbox;
 use crate::provided::RecvBuffers;
 use crate::slab::Key;
-use crate::socket::{SocketId, State, Stream};
+use crate::socket::{SocketId, State};
+use crate::stream::Stream;
 use crate::timer::Due;
 
 /// Completions taken in one go.

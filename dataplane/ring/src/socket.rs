@@ -15,6 +15,7 @@ use crate::io::{Io, Kind};
 use crate::output::Sending;
 use crate::provided::GROUP;
 use crate::slab::Key;
+use crate::stream::Stream;
 
 /// Names a connection of this reactor. A name whose connection is closed is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -24,33 +25,6 @@ impl SocketId {
     /// A name for a connection that no reactor knows: a simulation makes its own.
     pub fn simulated(number: u64) -> Self {
         Self(Key::from_bits(number))
-    }
-}
-
-/// A connected TCP socket that belongs to no reactor (yet): it may travel to another thread.
-#[derive(Debug)]
-pub struct Stream(pub(crate) OwnedFd);
-
-impl Stream {
-    /// The address of the other end, if it is still there.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        rustix::net::getpeername(&self.0)
-            .ok()
-            .flatten()
-            .and_then(|any| SocketAddr::try_from(any).ok())
-    }
-
-    /// Our own address.
-    pub fn local(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(&self.0)
-            .ok()
-            .and_then(|any| SocketAddr::try_from(any).ok())
-    }
-}
-
-impl From<std::net::TcpStream> for Stream {
-    fn from(stream: std::net::TcpStream) -> Self {
-        Self(stream.into())
     }
 }
 
@@ -86,6 +60,7 @@ pub(crate) struct Socket {
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+
 pub(crate) fn socket_for(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
@@ -136,21 +111,10 @@ impl Io {
     }
 
     fn insert_socket(&mut self, fd: OwnedFd, token: u64, state: State) -> Result<Key, RingError> {
-        let set_up = || {
-            sockopt::set_tcp_nodelay(&fd, true)?;
-            sockopt::set_socket_keepalive(&fd, true)?;
-            sockopt::set_tcp_keepidle(&fd, KEEPALIVE_IDLE)?;
-            sockopt::set_tcp_keepintvl(&fd, KEEPALIVE_INTERVAL)?;
-            sockopt::set_tcp_keepcnt(&fd, KEEPALIVE_PROBES)
-        };
-        set_up().map_err(|e| RingError::Socket {
+        self.set_up(&fd).map_err(|e| RingError::Socket {
             what: "set the options of",
             source: e.into(),
         })?;
-        if let Some(name) = &self.tcp_congestion {
-            // A kernel without it uses its default: slower at worst.
-            let _ = sockopt::set_tcp_congestion(&fd, name);
-        }
         let socket = Socket {
             fd,
             token,
@@ -168,6 +132,23 @@ impl Io {
         self.sockets
             .insert(socket)
             .map_err(|_| RingError::Full { what: "socket" })
+    }
+
+    /// Sets what a socket of TCP needs. One within this machine needs nothing: no network can fail silently there.
+    fn set_up(&self, fd: &OwnedFd) -> rustix::io::Result<()> {
+        if sockopt::socket_domain(fd)? == AddressFamily::UNIX {
+            return Ok(());
+        }
+        sockopt::set_tcp_nodelay(fd, true)?;
+        sockopt::set_socket_keepalive(fd, true)?;
+        sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
+        sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
+        sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES)?;
+        if let Some(name) = &self.tcp_congestion {
+            // A kernel without it uses its default: slower at worst.
+            let _ = sockopt::set_tcp_congestion(fd, name);
+        }
+        Ok(())
     }
 
     /// Changes the token that the connection's events carry.
@@ -262,12 +243,10 @@ impl Io {
         // Both end operations that a cancel could miss between two of their steps. What was not sent must
         // never be: after a reconnect, a retransmitted write of this connection could otherwise reach the
         // peer behind a newer one and undo it. So the connection is reset at once, unless it finishes in
-        // order and keeps its last words.
-        let _ = if in_order {
-            shutdown(&socket.fd, Shutdown::Both)
-        } else {
-            rustix::net::connect_unspec(&socket.fd)
-        };
+        // order and keeps its last words. One within this machine cannot be reset, and transmits nothing again.
+        if in_order || rustix::net::connect_unspec(&socket.fd).is_err() {
+            let _ = shutdown(&socket.fd, Shutdown::Both);
+        }
         let flying = [
             (Kind::Recv, socket.receiving),
             (Kind::Send, socket.flying.is_some()),

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -200,6 +201,44 @@ fn a_peer_that_does_not_read_is_held_back() {
     client.read_exact(&mut back).unwrap();
     assert!(back == want);
     sender.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_connection_within_the_machine_is_one_like_the_others() {
+    let limit = 1 << 20;
+    let server = Running::start(ReactorConfig::default(), limit);
+    let (mut near, far) = UnixStream::pair().unwrap();
+    server.job(move |io| assert!(io.adopt(far.into(), 7).is_ok()));
+    let data = pattern(16 << 20);
+    let (mut writer, want) = (near.try_clone().unwrap(), data.clone());
+    let sender = std::thread::spawn(move || writer.write_all(&data));
+    server.expect("paused true");
+    let mut back = vec![0; want.len()];
+    near.read_exact(&mut back).unwrap();
+    assert!(back == want);
+    sender.join().unwrap().unwrap();
+    near.write_all(b"quit").unwrap();
+    let mut last = Vec::new();
+    near.read_to_end(&mut last).unwrap();
+    assert_eq!(last, b"bye");
+    drop(near);
+    server.expect("closed None");
+
+    // The far end neither reads nor closes.
+    let (mut near, far) = UnixStream::pair().unwrap();
+    let (tell, told) = channel();
+    server.job(move |io| {
+        let socket = io.adopt(far.into(), 7).unwrap();
+        io.output(socket).unwrap().put(&pattern(16 << 20));
+        tell.send(socket).unwrap();
+    });
+    let socket: SocketId = told.recv().unwrap();
+    near.read_exact(&mut [0]).unwrap();
+    server.job(move |io| io.close(socket));
+    server.expect("closed None");
+    let mut came = Vec::new();
+    near.read_to_end(&mut came).unwrap();
+    assert!(came.len() < 8 << 20, "{} bytes came", came.len());
 }
 
 #[test]
@@ -411,7 +450,7 @@ fn an_idle_reactor_sleeps() {
 #[test]
 fn a_watched_descriptor_tells_of_every_byte_until_it_is_let_go() {
     let server = Running::start(ReactorConfig::default(), 1 << 20);
-    let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (mut near, far) = UnixStream::pair().unwrap();
     let (tell, told) = channel();
     let watched = far.try_clone().unwrap();
     server.job(move |io| tell.send(io.watch(watched.as_fd(), 42).unwrap()).unwrap());

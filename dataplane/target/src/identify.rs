@@ -226,7 +226,7 @@ fn identify_controller(controller: &Controller, registry: &Registry) -> Identify
         IdentifyController::SGL_SUPPORTED
             | IdentifyController::SGL_OFFSET
             | match identity.local.transport {
-                Transport::Tcp => IdentifyController::SGL_TRANSPORT,
+                Transport::Tcp | Transport::Local => IdentifyController::SGL_TRANSPORT,
                 Transport::Rdma => IdentifyController::SGL_KEYED,
             },
     );
@@ -277,7 +277,7 @@ fn io_fields(data: &mut IdentifyController, transport: Transport) {
     data.fabrics_commands = U16::new(IdentifyController::OFCS_DISCONNECT);
     let in_16_bytes = |bytes: usize| U32::new(u32::try_from(bytes / 16).unwrap_or(u32::MAX));
     let in_capsule = match transport {
-        Transport::Tcp => limits::IN_CAPSULE_BYTES_MAX,
+        Transport::Tcp | Transport::Local => limits::IN_CAPSULE_BYTES_MAX,
         Transport::Rdma => limits::RDMA_IN_CAPSULE_BYTES_MAX,
     };
     let in_capsule = usize::try_from(in_capsule).unwrap_or(0);

@@ -20,7 +20,7 @@ use roadstead_nvme::identify::{
 };
 use roadstead_nvme::log::{self, AnaGroup, AnaHeader};
 use roadstead_nvme::{
-    AdminCommand, AnaState, FabricsCommand, IoCommand, Status, feature, property,
+    AdminCommand, AnaState, FabricsCommand, IoCommand, Portal, Status, feature, property,
 };
 use roadstead_target::tcp::Connection;
 use roadstead_target::{
@@ -417,7 +417,7 @@ fn groups_are_checked() {
 }
 
 /// An admin queue by a portal, at a time.
-fn connected(registry: &Arc<Registry>, portal: SocketAddr, now_ms: u64) -> Host {
+fn connected(registry: &Arc<Registry>, portal: impl Into<Portal>, now_ms: u64) -> Host {
     let mut host = Host::raw(registry, Options::default());
     host.connection = Connection::new(Arc::clone(registry), portal, now_ms);
     host.now_ms = now_ms;
@@ -432,6 +432,25 @@ fn connected(registry: &Arc<Registry>, portal: SocketAddr, now_ms: u64) -> Host 
 fn state(host: &mut Host) -> u8 {
     let (_, groups) = parsed(host, 0);
     groups[0].2
+}
+
+#[test]
+fn the_way_within_the_process_is_optimized_whatever_the_portals_are() {
+    const OPTIMIZED: u8 = 1;
+    let all = states(AnaState::Inaccessible, &[]);
+    let registry = serving(
+        &[(1, in_group(1))],
+        &[(local(), all.clone()), (other(), all)],
+    );
+    let mut host = connected(&registry, Portal::LOCAL, 0);
+    assert_eq!(state(&mut host), OPTIMIZED);
+    let mut without = Table::new(Vec::new());
+    let served = subsystem(Access::Any, &[(1, in_group(1))]);
+    without.add(nqn(SUBSYSTEM), served).unwrap();
+    registry.apply(without);
+    host.tick();
+    assert_eq!(host.closed, None);
+    assert_eq!(state(&mut host), OPTIMIZED);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use roadstead_nvme::event::{AsyncEvent, mask};
 use roadstead_nvme::fabrics::{CNTLID_DYNAMIC, ConnectData, InvalidParameter};
 use roadstead_nvme::log::{self, DiscoveryHeader, DiscoveryRecord, discovery_parameter};
 use roadstead_nvme::nqn::DISCOVERY;
-use roadstead_nvme::{AdminCommand, AnaState, Status, feature, name};
-use roadstead_target::tcp::Close;
+use roadstead_nvme::{AdminCommand, AnaState, Portal, Status, feature, name};
+use roadstead_target::tcp::{Close, Connection};
 use roadstead_target::{Access, AnaStates, Ended, PortalRules, Registry, Table};
 use zerocopy::FromBytes;
 
@@ -136,6 +136,32 @@ fn records_for_each_subsystem_and_portal() {
     let mut host = connect(&registry, OTHER_HOST);
     let (_, records) = read(&mut host, discovery_parameter::PORT_LOCAL, false);
     assert_eq!(shown(&records), [services[0].clone(), open[0].clone()]);
+}
+
+#[test]
+fn the_way_within_the_process_is_in_no_log() {
+    let portals = table(
+        &["192.0.2.1:4420"],
+        PortalRules::default(),
+        &[(SUBSYSTEM, Access::Any)],
+    );
+    let registry = Registry::new();
+    registry.apply(portals);
+    let registry = Arc::new(registry);
+    let mut within = Host::raw(&registry, Options::default());
+    within.connection = Connection::new(Arc::clone(&registry), Portal::LOCAL, 0);
+    within.initialise();
+    let done = within.connect(0, CNTLID_DYNAMIC, DISCOVERY, HOST);
+    assert_eq!(done.status, Status::SUCCESS);
+    within.enable();
+    for host in [&mut within, &mut connect(&registry, HOST)] {
+        let (_, records) = read(host, 0, false);
+        assert!(!records.is_empty());
+        for record in records {
+            assert_eq!(record.transport, log::transport::TCP);
+            assert_eq!(name::text(&record.address), "192.0.2.1");
+        }
+    }
 }
 
 #[test]

@@ -26,9 +26,7 @@ use crate::loopdev;
 use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
-use crate::remote::{
-    Remote, carries, follow_paths, follow_size, is_read_only, path_statuses, set_io_flusher,
-};
+use crate::remote::{Remote, follow_size, is_read_only, set_io_flusher};
 use crate::{AttachError, HostIdentity, PathSpec, PathStatus, Spec};
 use server::Server;
 
@@ -88,7 +86,7 @@ impl FuseMethod {
 
     /// With the files elsewhere.
     pub fn with_run_dir(host: HostIdentity, run_dir: PathBuf) -> Self {
-        Self::over(Arc::new(Remote::new(host)), run_dir)
+        Self::over(Arc::new(Remote::new(host, None)), run_dir)
     }
 
     /// Over an initiator that other methods use, too.
@@ -287,7 +285,7 @@ impl Method for FuseMethod {
     }
 
     fn carries(&self, transport: Transport) -> Availability {
-        carries(transport)
+        self.remote.carries(transport)
     }
 
     fn attach(&self, spec: &Spec) -> Result<Device, AttachError> {
@@ -361,14 +359,14 @@ impl Method for FuseMethod {
 
     fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
         match self.namespace(spec) {
-            Some(namespace) => path_statuses(spec, &namespace),
+            Some(namespace) => self.remote.path_statuses(spec, &namespace),
             None => failed_paths(spec, "not attached"),
         }
     }
 
     fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
         match self.namespace(spec) {
-            Some(namespace) => follow_paths(&namespace, paths),
+            Some(namespace) => self.remote.follow_paths(&namespace, paths),
             None => spec.paths.clone(),
         }
     }

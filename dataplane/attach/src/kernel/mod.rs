@@ -246,6 +246,10 @@ impl Method for KernelMethod {
 
     /// The kernel loads nvme-rdma by itself when it is asked to connect; that makes sense with an RDMA device alone.
     fn carries(&self, transport: Transport) -> Availability {
+        if transport == Transport::Local {
+            let why = "the kernel's host reaches this daemon over the network only";
+            return Availability::Missing(why.into());
+        }
         let devices = self.sysfs.join("class/infiniband");
         let has_device = || std::fs::read_dir(devices).is_ok_and(|mut all| all.next().is_some());
         if self.has_module(transport) || (transport == Transport::Rdma && has_device()) {
@@ -344,6 +348,8 @@ fn module(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "nvme-tcp",
         Transport::Rdma => "nvme-rdma",
+        // It reaches the kernel's own target: `carries` refuses it.
+        Transport::Local => "nvme-loop",
     }
 }
 

@@ -113,6 +113,8 @@ fn rdma_takes_its_module_or_a_device() {
     fs::create_dir_all(root.path().join("sys/module/nvme_rdma")).unwrap();
     let carries = |transport| kernel.carries(transport) == Availability::Available;
     assert!(!carries(Transport::Tcp) && carries(Transport::Rdma));
+    fs::create_dir_all(root.path().join("sys/module/nvme_loop")).unwrap();
+    assert!(!carries(Transport::Local), "that is not for this daemon");
     file(root.path(), "dev/nvme-fabrics", "");
     assert_eq!(kernel.available(), Availability::Available);
 }

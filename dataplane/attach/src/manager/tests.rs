@@ -36,8 +36,11 @@ impl Method for Fake {
         }
     }
 
-    fn carries(&self, _: Transport) -> Availability {
-        Availability::Available
+    fn carries(&self, transport: Transport) -> Availability {
+        match transport {
+            Transport::Rdma => Availability::Missing("no device".into()),
+            Transport::Tcp | Transport::Local => Availability::Available,
+        }
     }
 
     fn follow(&self, _: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
@@ -120,6 +123,28 @@ fn attaching_twice_gives_the_same_device() {
     assert_eq!(first.device, second.device);
     assert_eq!(first.spec.method.as_deref(), Some("fake"));
     assert_eq!(manager.attachments().len(), 1);
+}
+
+#[test]
+fn a_transport_takes_a_method_that_can_work() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let manager = manager(dir.path(), &fake);
+    assert!(manager.carries(Transport::Local) && !manager.carries(Transport::Rdma));
+    fake.with(|s| s.missing = true);
+    assert!(!manager.carries(Transport::Local));
+}
+
+#[test]
+fn the_local_path_is_kept_over_a_restart() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let mut own = spec("a");
+    own.paths = vec![Portal::LOCAL.into()];
+    manager(dir.path(), &fake).attach(own.clone()).unwrap();
+    let second = manager(dir.path(), &fake);
+    assert_eq!(second.restore(), 0);
+    assert_eq!(second.attachments()[0].spec.paths, own.paths);
+    own.paths.push(path("10.0.0.1:4420"));
+    assert!(second.attach(own).is_err(), "alone or not at all");
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn attach_spec(request: v1::AttachRequest, host: Option<HostIdentity>) -> Result
         .then_some(Foreign { name, host });
     let mut paths = Vec::new();
     for (i, portal) in request.paths.iter().enumerate() {
-        let portal = desired::portal(portal)
+        let portal = desired::path(portal)
             .map_err(|(field, what)| wrong(&format!("paths[{i}].{field}"), what))?;
         paths.push(PathSpec::from(portal));
     }

@@ -6,17 +6,19 @@
 //! in the report. A person's file is held to more: `dangling` names such references.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use roadstead_api::v1;
 use roadstead_attach::{HostIdentity, PATHS_MAX};
-use roadstead_nvme::{Portal, Transport};
+use roadstead_nvme::Portal;
 use roadstead_target::{AnaStates, PortalRules};
 use uuid::Uuid;
 
+mod portal;
 mod value;
 
+use portal::portal;
+pub(crate) use portal::{path, portal_message};
 use value::*;
 pub(crate) use value::{ana_state_message, nqn, uuid};
 
@@ -514,25 +516,6 @@ impl Parser {
         }
         Some(spec)
     }
-}
-
-/// An address; the error names the field.
-pub(crate) fn portal(portal: &v1::Portal) -> Result<Portal, (&'static str, String)> {
-    let transport = transport(portal.transport).map_err(|what| ("transport", what))?;
-    let address = ip_address(&portal.address).map_err(|what| ("address", what))?;
-    let port = port(portal.port).map_err(|what| ("port", what))?;
-    let transport = match transport {
-        v1::Transport::Rdma => Transport::Rdma,
-        _ => Transport::Tcp,
-    };
-    if transport == Transport::Rdma && address.is_unspecified() {
-        let what = format!("{address} is no address of an RDMA device; name one for each device");
-        return Err(("address", what));
-    }
-    Ok(Portal {
-        transport,
-        address: SocketAddr::new(address, port),
-    })
 }
 
 fn source_of(source: &v1::drive::Source) -> (&'static str, Result<Source, String>) {

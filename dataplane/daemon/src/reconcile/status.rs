@@ -226,10 +226,6 @@ fn discovery(reconciler: &Reconciler) -> BTreeSet<SocketAddr> {
 }
 
 fn portal(reconciler: &Reconciler, spec: &Portal) -> v1::PortalReport {
-    let transport = match spec.transport {
-        Transport::Rdma => v1::Transport::Rdma,
-        Transport::Tcp => v1::Transport::Tcp,
-    };
     let failed = reconciler.failures.get(&Action::Listen(*spec));
     let states = reconciler.observed.rules.ana.get(spec);
     let states = states.cloned().unwrap_or_default();
@@ -239,12 +235,9 @@ fn portal(reconciler: &Reconciler, spec: &Portal) -> v1::PortalReport {
     });
     v1::PortalReport {
         portal: Some(v1::Portal {
-            transport: transport.into(),
-            address: spec.address.ip().to_string(),
-            port: u32::from(spec.address.port()),
             ana_state: desired::ana_state_message(states.others).into(),
             ana_groups: groups.collect(),
-            ..v1::Portal::default()
+            ..desired::portal_message(*spec)
         }),
         listening: reconciler.observed.portals.contains(spec),
         message: failed.map_or_else(String::new, |failed| failed.failure.message.clone()),

@@ -1,12 +1,13 @@
-//! The NVMe/TCP connections of one reactor.
+//! The connections of one reactor that carry NVMe/TCP: over TCP, and from the host in this process.
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roadstead_nvme::Portal;
 use roadstead_ring::{Io, SocketId, Stream};
 use roadstead_target::Turn;
 use roadstead_target::tcp::{Close, Connection, Flow};
@@ -42,7 +43,7 @@ impl Served {
 
 type CoreTurn<'a, 'b> = Turn<'a, Storage, Port<'b>>;
 
-/// All NVMe/TCP connections of a reactor.
+/// All connections of a reactor that carry NVMe/TCP.
 #[derive(Default)]
 pub(super) struct Connections {
     /// By token.
@@ -60,10 +61,15 @@ impl Connections {
         self.slots.len() - self.free.len()
     }
 
-    /// Serves a connection. False when that is not possible; it is closed then.
-    pub(super) fn adopt(&mut self, backend: &Backend, io: &mut Io, stream: Stream) -> bool {
+    /// Serves a connection of a host that reached `local`. False when that is not possible; it is closed then.
+    pub(super) fn adopt(
+        &mut self,
+        backend: &Backend,
+        io: &mut Io,
+        stream: Stream,
+        local: Portal,
+    ) -> bool {
         let index = self.free.pop().unwrap_or(self.slots.len());
-        let local = stream.local().unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into());
         let peer = stream.peer();
         let socket = match io.adopt(stream, index as u64) {
             Ok(socket) => socket,

@@ -7,6 +7,7 @@
 //! for portal in server.set_portals(&addresses)? { .. }   // says for each whether it listens
 //! server.controllers();                                  // who is connected now
 //! server.counters(volume_uuid);                          // since the start of the process
+//! server.dial()?;                                        // for the initiator of this process
 //! drop(server);                                          // stops in order
 //! ```
 //! All calls are for the control thread: they may block for as long as the reactors need for one turn.

@@ -101,6 +101,7 @@ impl Portals {
                 .listen(portal.address, 0)
                 .map(Id::Tcp)
                 .map_err(|error| error.to_string()),
+            (None, Transport::Local) => Err("nothing listens for the host in this process".into()),
             (None, Transport::Rdma) => fabric
                 .listen(io, portal.address)
                 .map(|()| Id::Rdma)

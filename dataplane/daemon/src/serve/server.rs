@@ -1,11 +1,13 @@
 //! The handle that the rest of the daemon holds, and the threads behind it.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use roadstead_initiator::Dial;
 use roadstead_nvme::Portal;
 use roadstead_ring::{
     Activity, Inbox, Mailbox, Reactor, ReactorConfig, RingError, mailbox, pin_current_thread,
@@ -279,6 +281,22 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner);
         let table = served.set_rules(rules)?;
         self.apply(table)
+    }
+
+    /// What connects a host in this process. It does not keep the server running.
+    ///
+    /// # Errors
+    /// [`ServeError::Ended`].
+    pub(crate) fn dial(&self) -> Result<Dial, ServeError> {
+        let acceptor = self.shared.peers.first().ok_or(ServeError::Ended)?;
+        let acceptor = acceptor.mailbox.clone();
+        Ok(Arc::new(move || {
+            let (host, target) = UnixStream::pair()?;
+            match acceptor.send(Message::Dialed(target.into())) {
+                Ok(()) => Ok(host.into()),
+                Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+            }
+        }))
     }
 
     /// The controllers that hosts have connected to now, discovery controllers included.

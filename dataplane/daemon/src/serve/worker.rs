@@ -1,6 +1,7 @@
 //! One reactor of the server: its connections, their I/O, and what the control side tells it.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
@@ -34,6 +35,8 @@ pub(super) enum Message {
         portals: Vec<Portal>,
         done: Sender<Vec<PortalResult>>,
     },
+    /// A host in this process connects: this is our end.
+    Dialed(Stream),
     /// Serve this connection, which is counted already.
     Adopt(Newcomer),
     /// A drive's thread has answered a job.
@@ -49,6 +52,7 @@ pub(super) enum Message {
 pub(super) enum Newcomer {
     Tcp(Stream),
     Rdma(Request),
+    Local(Stream),
 }
 
 /// How often time-outs are looked at while there are connections.
@@ -114,8 +118,10 @@ impl Worker {
 
     /// A connection came in: it goes to the reactor that has the fewest.
     fn accepted(&mut self, io: &mut Io, newcomer: Newcomer) {
-        if self.stopping || self.shared.connections.load(Relaxed) >= self.shared.limits.connections
-        {
+        if self.stopping {
+            return;
+        }
+        if self.shared.connections.load(Relaxed) >= self.shared.limits.connections {
             tracing::warn!(
                 limit = self.shared.limits.connections,
                 "too many connections, one was refused"
@@ -144,7 +150,15 @@ impl Worker {
     fn adopt(&mut self, io: &mut Io, newcomer: Newcomer) {
         let is_served = !self.stopping
             && match newcomer {
-                Newcomer::Tcp(stream) => self.connections.adopt(&self.backend, io, stream),
+                Newcomer::Tcp(stream) => {
+                    let local = stream.local().unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into());
+                    self.connections
+                        .adopt(&self.backend, io, stream, local.into())
+                }
+                Newcomer::Local(stream) => {
+                    self.connections
+                        .adopt(&self.backend, io, stream, Portal::LOCAL)
+                }
                 Newcomer::Rdma(request) => self.fabric.adopt(&self.backend, io, request),
             };
         if !is_served {
@@ -316,6 +330,7 @@ impl Handler for Worker {
             Message::Portals { portals, done } => {
                 self.portals.set(io, &mut self.fabric, portals, done)
             }
+            Message::Dialed(stream) => self.accepted(io, Newcomer::Local(stream)),
             Message::Adopt(newcomer) => self.adopt(io, newcomer),
             Message::Space { job, result } => self.backend.jobs.space(io, job, result),
             Message::Stop => {

@@ -49,6 +49,10 @@ impl Exchange {
         match portal.transport {
             Transport::Tcp => Ok(Self::Tcp(Box::new(tcp::Line::open(address, deadline)?))),
             Transport::Rdma => Ok(Self::Rdma(Box::new(rdma::Line::open(address, deadline)?))),
+            Transport::Local => {
+                let what = "within a process only namespaces are connected";
+                Err(io::Error::new(io::ErrorKind::Unsupported, what).into())
+            }
         }
     }
 

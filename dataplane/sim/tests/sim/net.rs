@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use roadstead_initiator::Rim;
-use roadstead_ring::{Event as RingEvent, Output, RingError, SocketId, TimerId, WatchId};
+use roadstead_ring::{Event as RingEvent, Output, RingError, SocketId, Stream, TimerId, WatchId};
 
 use crate::node::Outcome;
 use crate::plan::{Broken, SECOND};
@@ -103,6 +103,11 @@ impl Rim for HostRim<'_> {
             .note(|| format!("host {}: connects {link}", self.host));
         self.world.in_order(self.host, Event::Arrive { link });
         Ok(SocketId::simulated(link))
+    }
+
+    /// There is no target in the host's process here.
+    fn adopt(&mut self, _: Stream, _: u64) -> Result<SocketId, RingError> {
+        Err(RingError::Full { what: "socket" })
     }
 
     fn output(&mut self, socket: SocketId) -> Option<&mut Output> {

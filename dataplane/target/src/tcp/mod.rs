@@ -7,7 +7,6 @@ mod rim;
 mod slot;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roadstead_nvme::{DataPointer, Portal, Sqe, Status};
@@ -54,13 +53,14 @@ enum Sink {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
-    /// A connection that was just accepted. `local` is the address that the host reached.
+    /// A connection that was just accepted. `local` is what the host reached: an address of ours, or
+    /// [`Portal::LOCAL`].
     #[must_use]
-    pub fn new(registry: Arc<Registry>, local: SocketAddr, now_ms: u64) -> Self {
+    pub fn new(registry: Arc<Registry>, local: impl Into<Portal>, now_ms: u64) -> Self {
         Self {
             reader: PduReader::new(Role::Controller),
             writer: PduWriter::new(Settings::default()),
-            queue: Queue::new(registry, Portal::tcp(local)),
+            queue: Queue::new(registry, local.into()),
             slots: Slots::new(),
             sink: Sink::Discard,
             waiting: VecDeque::new(),

@@ -6,6 +6,7 @@ mod commands;
 mod faults;
 mod host;
 mod life;
+mod local;
 mod model;
 mod reservations;
 
