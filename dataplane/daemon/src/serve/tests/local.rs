@@ -86,7 +86,7 @@ fn data_goes_both_ways_without_a_portal() {
         assert_eq!(controllers.len(), 1);
         assert_eq!(controllers[0].host_nqn, HOST);
         assert_eq!(fixture.server.connections(), 2);
-        assert_eq!(namespace.paths()[0].state, PathState::Live);
+        assert_eq!(namespace.paths()[0].report.state, PathState::Live);
         namespace.close();
         until("the connections are gone", || {
             fixture.server.connections() == 0
@@ -124,7 +124,7 @@ fn requests_wait_while_the_subsystem_is_not_served() {
     let namespace = initiator.connect(spec()).unwrap();
     fixture.server.set_exports(Exports::default()).unwrap();
     until("the path is lost", || {
-        namespace.paths()[0].state == PathState::Connecting
+        namespace.paths()[0].report.state == PathState::Connecting
     });
     let its = namespace.clone();
     let read = std::thread::spawn(move || run(&its, Op::Read, 0, vec![0xee; BLOCK]));
