@@ -74,7 +74,6 @@ impl Reporter {
             rdma_devices: capabilities.rdma_devices,
             kernel_modules: capabilities.kernel_modules,
             netdevs: capabilities.netdevs,
-            ..v1::HostReport::default()
         }
     }
 
