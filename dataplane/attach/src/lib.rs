@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 mod error;
 mod foreign;
+mod keys;
 mod loopdev;
 mod manager;
 mod method;
