@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use roadstead_bench::KeyFiles;
 use roadstead_initiator::{Found, Identity, Nqn, Portal, discover};
 use serde::Serialize;
 
@@ -22,6 +23,8 @@ pub(crate) struct DiscoverArgs {
     /// Who asks: a target tells each host what that host may use.
     #[arg(long, default_value = "nqn.2026-11.io.roadstead:discover")]
     host_nqn: String,
+    #[command(flatten)]
+    keys: KeyFiles,
     /// Seconds that each service has for its answer.
     #[arg(long, default_value_t = 5)]
     timeout: u64,
@@ -41,7 +44,10 @@ pub(crate) struct Line {
 
 /// What the services tell.
 pub(crate) fn lines(args: &DiscoverArgs) -> Result<Vec<Line>> {
-    let identity = Identity::named(Nqn::new(&args.host_nqn).context("--host-nqn")?);
+    let identity = Identity {
+        keys: args.keys.read()?,
+        ..Identity::named(Nqn::new(&args.host_nqn).context("--host-nqn")?)
+    };
     let timeout = Duration::from_secs(args.timeout.max(1));
     let found = discover(&args.services, &identity, timeout)?;
     let line = |found: Found| Line {

@@ -11,7 +11,8 @@ use roadstead_api::v1::{
     GetReportRequest, NodeReport, PathState, RescanRequest, VolumeReport, VolumeState,
 };
 use roadstead_api::{NVME_TCP_PORT, connect_unix};
-use roadstead_initiator::{Identity, Nqn, Portal, Transport, portals};
+use roadstead_bench::KeyFiles;
+use roadstead_initiator::{Identity, Keys, Nqn, Portal, Secret, Transport, portals};
 
 use crate::discover::service;
 use crate::inventory::{self, Inventory};
@@ -50,6 +51,8 @@ pub(crate) struct AttachArgs {
     /// Seconds that I/O waits for a lost connection before it fails; 0: the daemon's default.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     ctrl_loss_timeout: u32,
+    #[command(flatten)]
+    keys: KeyFiles,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -85,10 +88,14 @@ pub(crate) fn parse_portal(text: &str, default_port: u16) -> Result<Portal, Stri
 
 /// `roadstead attach`: prints the device.
 pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
+    let keys = args.keys.read()?;
     let addresses = match args.discover.as_slice() {
         [] => args.addresses,
         services => {
-            let identity = identity(socket).await?;
+            let identity = Identity {
+                keys: keys.clone(),
+                ..identity(socket).await?
+            };
             let found = portals(services, &identity, &args.nqn, DISCOVERY_TIME)?;
             ensure!(
                 !found.is_empty(),
@@ -114,6 +121,7 @@ pub(crate) async fn attach(socket: &Path, args: AttachArgs) -> Result<()> {
         }
         .into(),
         ctrl_loss_timeout_s: args.ctrl_loss_timeout,
+        keys: keys.as_ref().map(host_keys),
         ..AttachRequest::default()
     };
     let reply = connect_unix(socket).await?.attach(request).await;
@@ -140,6 +148,14 @@ fn message(path: Portal) -> v1::Portal {
     }
 }
 
+fn host_keys(keys: &Keys) -> v1::HostKeys {
+    let controller = keys.controller.as_ref().map_or("", Secret::text);
+    v1::HostKeys {
+        host: keys.host.text().into(),
+        controller: controller.into(),
+    }
+}
+
 /// Who the daemon is as a host.
 async fn identity(socket: &Path) -> Result<Identity> {
     let report = report(socket).await?;
@@ -147,6 +163,7 @@ async fn identity(socket: &Path) -> Result<Identity> {
     Ok(Identity {
         nqn: Nqn::new(&host.host_nqn)?,
         id: host.host_id.parse()?,
+        keys: None,
     })
 }
 

@@ -39,7 +39,8 @@ pub struct ExternalSource {
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub portals: Vec<ExternalAddress>,
     /// A Secret in Roadstead's namespace that says whom the nodes are to the appliance: `hostNqn` and
-    /// `hostId`, a UUID. Without it each node is itself.
+    /// `hostId`, a UUID, and by what they authenticate themselves, if that is demanded: `dhchapKey`, and
+    /// `dhchapCtrlKey` for what the appliance has to prove. Without it each node is itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SecretRef")]
     pub secret_ref: Option<SecretRef>,

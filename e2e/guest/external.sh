@@ -42,6 +42,8 @@ serve() { # ADDRESS: at TCP 4420 and 4421
 as_at_first() {
   local port
   [ -d "$S" ] || serve "$1"
+  # Not while hosts are named.
+  rm -f "$S"/allowed_hosts/*
   echo 1 >"$S/attr_allow_any_host"
   named
   for port in 1 2; do
@@ -53,6 +55,15 @@ only() {
   mkdir -p "$T/hosts/$1"
   echo 0 >"$S/attr_allow_any_host"
   [ -e "$S/allowed_hosts/$1" ] || ln -s "$T/hosts/$1" "$S/allowed_hosts/"
+}
+# demand HOST-NQN KEY GROUP [CONTROLLER-KEY]: lets in that host alone, if it has the key; the target proves itself by the other one
+demand() {
+  local host=$T/hosts/$1
+  only "$1"
+  echo -n "$2" >"$host/dhchap_key"
+  echo -n 'hmac(sha256)' >"$host/dhchap_hash"
+  echo -n "$3" >"$host/dhchap_dhgroup"
+  if [ $# -gt 3 ]; then echo -n "$4" >"$host/dhchap_ctrl_key"; fi
 }
 holds() { tr -d '\000' <"/tmp/$1.img" | grep -F "$2" >/dev/null; } # NSID TEXT: it is in the namespace's data
 grown() { # NSID SIZE

@@ -6,6 +6,7 @@ check discovery "A Target by discovery shows what the appliance has; a namespace
 check names "A Target by NQN and portals; namespaces by NGUID and by identifier, attached by what was recorded; one that is another than was bound is not used; none is bound twice." 420
 check refusals "What cannot be is refused with a sentence: a volume made there, growth, sizes, names that are not there, mixed Targets. Growth at the appliance shows in the status." 420
 check hosts "The appliance lets one host in: the nodes are that host by a Secret, which no status shows." 420
+check authentication "The appliance demands DH-HMAC-CHAP: no key, a damaged one and a wrong one are refused with a sentence, the right one is let in, without a group, and with ffdhe2048 and a key that the appliance has to prove; verified I/O. No status, Event or log shows a key." 540
 scenario_end() {
   guest_down
   ip link del $TAP 2>/dev/null || true
@@ -76,6 +77,27 @@ pod() { # NAME NODE: with that claim
 verified_fio() { # POD FILE SECONDS
   in_pod "$1" fio --name=v --filename="/data/$2" --size=16M --rw=randrw --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --time_based \
     --runtime="$3" --verify=crc32c --verify_fatal=1 --verify_backlog=64 --verify_state_save=0 --minimal
+}
+# secret LITERAL...: this check's Secret has these from now on
+secret() {
+  k create secret generic "$ID" -n "$NS" --type=roadstead.io/external "${@/#/--from-literal=}" --dry-run=client -o yaml | k apply -f -
+  later k delete secret "$ID" -n "$NS" --ignore-not-found
+}
+hidden() { # WORD...: no status, Event or log shows one of these
+  local words=("${@/#/-e}")
+  if {
+    k get targets,nvmenamespaces,nvmeattachments,nvmehosts,volumeattachments -o yaml
+    k get events -A -o yaml
+  } | grep -F "${words[@]}"; then die "an object shows what the Secret says"; fi
+  k logs -n "$NS" -l app.kubernetes.io/name=roadstead --all-containers --tail=-1 --prefix >"$OUT/$ID.logs"
+  later rm -f "$OUT/$ID.logs"
+  grep -q "$ID" "$OUT/$ID.logs" || die "the logs do not speak of this check"
+  if grep -F "${words[@]}" "$OUT/$ID.logs"; then die "a log shows what the Secret says"; fi
+}
+dhchap_key() { # a new one
+  python3 -c 'import base64, os, struct, zlib
+k = os.urandom(32)
+print("DHHC-1:01:" + base64.b64encode(k + struct.pack("<I", zlib.crc32(k))).decode() + ":")'
 }
 live_paths() { k get "nvmeattachment/$1" -o jsonpath='{.status.paths[?(@.state=="Live")].port}'; }
 paths_are() { [ "$(live_paths "$1" | tr ' ' '\n' | sort -n | tr '\n' ' ')" = "$2 " ]; } # ATTACHMENT "PORT..."
@@ -196,16 +218,50 @@ hosts() {
   wait_condition "target/$ID" Ready '^False Unreachable: .*host is not allowed'
   k patch "target/$ID" --type merge -p "{\"spec\":{\"external\":{\"secretRef\":{\"name\":\"$ID\"}}}}"
   wait_condition "target/$ID" Ready '^False SecretNotFound'
-  k create secret generic "$ID" -n "$NS" --type=roadstead.io/external --from-literal=hostNqn="$host" --from-literal=hostId="$(cat /proc/sys/kernel/random/uuid)"
-  later k delete secret "$ID" -n "$NS" --ignore-not-found
+  secret hostNqn="$host" hostId="$(cat /proc/sys/kernel/random/uuid)"
   wait_condition "target/$ID" Ready '^True Reachable'
   bind "$v" "{uuid: $UUID}"
   static "$v"
   pod "$v" 3
   verified_fio "$v" f 3
-  if k get targets,nvmenamespaces,nvmeattachments,nvmehosts,volumeattachments -o yaml | grep -F "$host"; then die "a status shows what the Secret says"; fi
-  k logs -n "$NS" -l app.kubernetes.io/name=roadstead --all-containers --tail=-1 --prefix >"$OUT/$ID.logs"
-  later rm -f "$OUT/$ID.logs"
-  grep -q "$ID" "$OUT/$ID.logs" || die "the logs do not speak of this check"
-  if grep -F "$host" "$OUT/$ID.logs"; then die "a log shows what the Secret says"; fi
+  hidden "$host"
+}
+
+authentication() {
+  local v=$ID-v host=nqn.2014-08.com.example:known-$RANDOM key ctrl wrong marker whom
+  key=$(dhchap_key)
+  ctrl=$(dhchap_key)
+  wrong=$(dhchap_key)
+  whom=(hostNqn="$host" hostId="$(cat /proc/sys/kernel/random/uuid)")
+  array_up
+  array "demand $host $key null"
+  appliance "${BY_PORTALS[@]}" "secretRef: {name: $ID}"
+  secret "${whom[@]}"
+  wait_condition "target/$ID" Ready '^False Unreachable: .*no key'
+  secret "${whom[@]}" dhchapKey="${key:0:40}"
+  wait_condition "target/$ID" Ready '^False InvalidSecret: .*dhchapKey cannot be used'
+  secret "${whom[@]}" dhchapKey="$wrong"
+  wait_condition "target/$ID" Ready '^False Unreachable: .*authentication failed'
+  secret "${whom[@]}" dhchapKey="$key"
+  wait_condition "target/$ID" Ready '^True Reachable: 1 subsystem with 3 namespaces at 2 portals'
+  bind "$v" "{uuid: $UUID}"
+  wait_condition "nvmenamespace/$v" Ready '^True Online'
+  static "$v"
+  pod "$v" 2
+  verified_fio "$v" f 5
+  marker=roadstead-$RANDOM-$RANDOM
+  in_pod "$v" sh -c "echo $marker >/data/marker && sync"
+  k delete pod "$v" --timeout=90s
+  until_ok 90 "the volume is detached" detached "$v"
+  array "demand $host $key ffdhe2048 $ctrl"
+  secret "${whom[@]}" dhchapKey="$key" dhchapCtrlKey="$wrong"
+  wait_condition "target/$ID" Ready '^False Unreachable: .*does not have the controller key'
+  secret "${whom[@]}" dhchapKey="$key" dhchapCtrlKey="$ctrl"
+  wait_condition "target/$ID" Ready '^True Reachable: 1 subsystem with 3 namespaces at 2 portals'
+  pod "$v" 3
+  verified_fio "$v" f 5
+  [ "$(in_pod "$v" cat /data/marker)" = "$marker" ] || die "the data is another one"
+  until_ok 30 "both paths are live" paths_are "$(attachment_of "$v")" "4420 4421"
+  # Of each the part that no other key has.
+  hidden "$host" "${key:10:40}" "${ctrl:10:40}" "${wrong:10:40}"
 }

@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, TransportPolicy};
+use roadstead_nvme::dhchap;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -193,23 +194,30 @@ fn credentials(secret: &Secret) -> Credentials {
         let text = std::str::from_utf8(&bytes.0).map_err(|_| format!("{key} is no text"))?;
         Ok::<_, String>(text.trim().to_owned())
     };
+    // What is wrong with a key does not show it.
+    let secret = |key: &str| {
+        let parsed = dhchap::Secret::parse(&text(key)?);
+        parsed.map_err(|error| format!("{key} cannot be used: {error}"))
+    };
+    let keys = || match (value(DHCHAP_KEY), value(DHCHAP_CTRL_KEY)) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(format!(
+            "it has {DHCHAP_CTRL_KEY}, but no {DHCHAP_KEY}: an appliance proves itself to a host that does"
+        )),
+        (Some(_), controller) => Ok(Some(dhchap::Keys {
+            host: secret(DHCHAP_KEY)?,
+            controller: controller.map(|_| secret(DHCHAP_CTRL_KEY)).transpose()?,
+        })),
+    };
     let host = || {
-        if let Some(key) = [DHCHAP_KEY, DHCHAP_CTRL_KEY]
-            .iter()
-            .find(|k| value(k).is_some())
-        {
-            return Err(format!(
-                "it has {key}, but Roadstead's initiator, which looks at appliances, does not speak DH-HMAC-CHAP yet: let \
-                 the host in by its NQN alone"
-            ));
-        }
         let (nqn, id) = (text(HOST_NQN)?, text(HOST_ID)?);
         if !nqn.starts_with("nqn.") || nqn.len() > NQN_LENGTH_MAX || nqn.contains(',') {
             return Err(format!("{HOST_NQN} is no NQN"));
         }
         let id = Uuid::try_parse(&id).map_err(|_| format!("{HOST_ID} is no UUID"))?;
         let id = id.to_string();
-        Ok(HostIdentity { nqn, id })
+        let keys = keys()?;
+        Ok(HostIdentity { nqn, id, keys })
     };
     Credentials { host: host() }
 }
@@ -289,19 +297,59 @@ mod tests {
         assert_eq!(good.nqn, "nqn.2014-08.com.example:h");
         assert_eq!(good.id, "6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f31");
         assert_eq!(format!("{good:?}"), "HostIdentity");
-        let key = "DHHC-1:00:c2VjcmV0:";
+        let key = "DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+        let ended = format!("{key}\n");
+        let both = secret(&[
+            nqn,
+            id,
+            ("dhchapKey", ended.as_str()),
+            ("dhchapCtrlKey", key),
+        ]);
+        let keys = both.host.unwrap().keys.unwrap();
+        assert_eq!(
+            (keys.host.text(), keys.controller),
+            (key, Some(keys.host.clone()))
+        );
+        assert_eq!(
+            secret(&[nqn, id, ("dhchapKey", key)])
+                .host
+                .unwrap()
+                .keys
+                .unwrap()
+                .controller,
+            None
+        );
+        let cut = &key[..key.len() - 8];
+        let changed = key.replace("iaR:", "iaQ:");
         for (pairs, words) in [
             (vec![nqn], "it has no hostId"),
             (vec![id], "it has no hostNqn"),
             (vec![nqn, ("hostId", "x")], "hostId is no UUID"),
             (vec![("hostNqn", "nqn.a,b"), id], "hostNqn is no NQN"),
             (
-                vec![nqn, id, ("dhchapKey", key)],
-                "does not speak DH-HMAC-CHAP",
+                vec![nqn, id, ("dhchapKey", cut)],
+                "dhchapKey cannot be used: it does not have the form",
+            ),
+            (
+                vec![nqn, id, ("dhchapKey", changed.as_str())],
+                "dhchapKey cannot be used: its checksum is wrong",
+            ),
+            (
+                vec![
+                    nqn,
+                    id,
+                    ("dhchapKey", key),
+                    ("dhchapCtrlKey", changed.as_str()),
+                ],
+                "dhchapCtrlKey cannot be used: its checksum",
+            ),
+            (
+                vec![nqn, id, ("dhchapCtrlKey", key)],
+                "it has dhchapCtrlKey, but no dhchapKey",
             ),
         ] {
             let why = secret(&pairs).host.unwrap_err();
-            assert!(why.contains(words) && !why.contains(key), "{why}");
+            assert!(why.contains(words) && !why.contains("AAEC"), "{why}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use roadstead_api::v1::{NodeReport, NodeState};
 use roadstead_crds::{NVMeAttachment, NVMeHost, NVMeNamespace, Target, Time, TransportPolicy};
+use roadstead_nvme::dhchap::Keys;
 
 /// Everything that a plan depends on. Two equal snapshots give the same plan.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub struct HostIdentity {
     pub nqn: String,
     /// Host identifier, a UUID.
     pub id: String,
+    /// By what it authenticates itself, and what the appliance has to prove.
+    pub keys: Option<Keys>,
 }
 
 /// It came from a Secret: it is not for logs.

@@ -6,13 +6,15 @@
 mod world;
 
 use roadstead_api::v1::{
-    ExternalNamespace as Shown, ExternalPortal, ExternalSubsystem, Portal, PortalReach, Transport,
+    ExternalNamespace as Shown, ExternalPortal, ExternalSubsystem, HostKeys, Portal, PortalReach,
+    Transport,
 };
 use roadstead_crds::condition::{DELETING, find, reason};
 use roadstead_crds::transport::{TransportKind, Workload};
 use roadstead_crds::{
     ExternalAddress, ExternalNamespace, ExternalSource, NVMeNamespaceStatus, SecretRef, TargetSpec,
 };
+use roadstead_nvme::dhchap::{Keys, Secret};
 use roadstead_operator::plan::{Kind, plan};
 use roadstead_operator::snapshot::{Credentials, HostIdentity};
 use world::{MIB, World};
@@ -20,6 +22,7 @@ use world::{MIB, World};
 const NQN: &str = "nqn.2014-08.com.example:array";
 const UUID: &str = "6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f31";
 const NGUID: &str = "6f1c2b4e8a554f0e9a570d6e2d6f4f32";
+const KEY: &str = "DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
 
 fn portal(transport: Transport, last: u8, reach: PortalReach) -> ExternalPortal {
     ExternalPortal {
@@ -430,14 +433,24 @@ fn whom_the_nodes_are_comes_from_a_secret_and_stays_out_of_the_objects() {
     let (ready, told) = credentials(Ok(HostIdentity {
         nqn: nqn.into(),
         id: UUID.into(),
+        keys: Some(Keys {
+            host: Secret::parse(KEY).expect("a key"),
+            controller: None,
+        }),
     }));
     assert_eq!(two(ready), is("True", reason::REACHABLE));
+    let keys = HostKeys {
+        host: KEY.into(),
+        controller: String::new(),
+    };
+    assert_eq!(told[1].keys, Some(keys));
     assert_eq!(
         (told[1].name.as_str(), told[1].host_nqn.as_str()),
         ("y", nqn)
     );
     let objects = format!("{:?}", plan(&w.snapshot()).writes) + &format!("{:?}", w.api.targets);
-    assert!(!objects.contains(nqn));
+    assert!(!objects.contains(nqn) && !objects.contains("DHHC"));
+    assert!(!format!("{:?}", w.snapshot()).contains("DHHC"));
 }
 
 #[test]

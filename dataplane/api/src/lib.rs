@@ -15,6 +15,13 @@ pub mod v1;
 
 pub use connect::{ConnectError, TlsIdentity, connect_mtls, connect_unix};
 
+/// They are not for logs.
+impl std::fmt::Debug for v1::HostKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HostKeys")
+    }
+}
+
 /// The name in every dataplane's server certificate.
 pub const DATAPLANE_TLS_NAME: &str = "dataplane.roadstead";
 

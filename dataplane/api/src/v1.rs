@@ -59,6 +59,19 @@ pub struct External {
     /// UUID
     #[prost(string, tag = "6")]
     pub host_id: ::prost::alloc::string::String,
+    /// By what that host authenticates itself, where the appliance demands it.
+    #[prost(message, optional, tag = "7")]
+    pub keys: ::core::option::Option<HostKeys>,
+}
+/// Keys of DH-HMAC-CHAP, as `DHHC-1:XX:BASE64:`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct HostKeys {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// What the other end has to prove that it has; empty: nothing.
+    #[prost(string, tag = "2")]
+    pub controller: ::prost::alloc::string::String,
 }
 /// The paths an attachment should have.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -523,6 +536,9 @@ pub struct AttachRequest {
     /// Name of the appliance of the node's state that it is on: says whom this node is there. Empty: this node itself.
     #[prost(string, tag = "22")]
     pub external: ::prost::alloc::string::String,
+    /// By what this node itself authenticates itself there; not together with `external`, whose keys are in the state.
+    #[prost(message, optional, tag = "23")]
+    pub keys: ::core::option::Option<HostKeys>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {

@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host = HostIdentity {
         nqn: "nqn.2026-11.io.roadstead:attach-example".into(),
         id: Uuid::from_u128(0x1234),
+        keys: None,
     };
     let state = std::env::temp_dir().join("roadstead-attach-example");
     let manager = Manager::open(state, default_methods(&host, None, None)?)?;

@@ -137,6 +137,7 @@ mod tests {
         other.foreign.as_mut().unwrap().host = Some(HostIdentity {
             nqn: "nqn.2014-08.com.example:h".into(),
             id: one,
+            keys: None,
         });
         assert_eq!(by_nsid.conflict(&other), None);
         other.stay_host_of(&by_nsid);

@@ -23,6 +23,7 @@ use roadstead_initiator::Dial;
 
 mod error;
 mod foreign;
+mod keys;
 mod loopdev;
 mod manager;
 mod method;

@@ -5,8 +5,9 @@
 //! id; operations on different ids run side by side.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -365,7 +366,18 @@ pub(crate) fn failed_paths(spec: &Spec, reason: &str) -> Vec<PathStatus> {
 
 fn write_durably(dir: &Path, path: &Path, spec: &Spec) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    // One with another mode may be left.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // A key may be in it.
+    let mut new = OpenOptions::new();
+    let mut file = new
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(&serde_json::to_vec_pretty(spec)?)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

@@ -69,6 +69,7 @@ impl Remote {
             identity: Identity {
                 nqn: Nqn::new(&host.nqn).map_err(invalid)?,
                 id: host.id,
+                keys: host.keys.clone(),
             },
             subsystem_nqn: Nqn::new(&spec.subsystem_nqn).map_err(invalid)?,
             namespace: spec.wanted(),

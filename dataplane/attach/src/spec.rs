@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use roadstead_nvme::dhchap::Keys;
 use roadstead_nvme::{AnaState, Portal, Transport};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -28,6 +29,9 @@ pub struct HostIdentity {
     pub nqn: String,
     /// Host identifier; the same on every connection of this node.
     pub id: Uuid,
+    /// By what it authenticates itself where that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::keys")]
+    pub keys: Option<Keys>,
 }
 
 /// The transports by their names in files.

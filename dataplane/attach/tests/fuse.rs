@@ -96,6 +96,7 @@ fn new_method(run: &Path) -> FuseMethod {
     let host = HostIdentity {
         nqn: "nqn.2014-08.org.nvmexpress:uuid:test".into(),
         id: Uuid::from_u128(5),
+        keys: None,
     };
     FuseMethod::with_run_dir(host, run.to_path_buf())
 }

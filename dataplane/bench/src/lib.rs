@@ -9,6 +9,7 @@
 //! Rates (load that does not wait for answers) and several namespaces at once.
 
 mod histogram;
+mod keys;
 mod options;
 mod pattern;
 mod report;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
+pub use crate::keys::KeyFiles;
 pub use crate::options::{Options, Pattern, Policy};
 use crate::report::Report;
 

@@ -6,6 +6,8 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use roadstead_initiator::{Identity, Nqn, PathPolicy, Portal, portals};
 
+use crate::keys::KeyFiles;
+
 /// How long a discovery service has for its answer.
 const DISCOVERY_TIME: Duration = Duration::from_secs(5);
 
@@ -133,6 +135,8 @@ pub struct Options {
     /// Who connects.
     #[arg(long, default_value = "nqn.2026-11.io.roadstead:bench")]
     pub(crate) host_nqn: String,
+    #[command(flatten)]
+    pub(crate) keys: KeyFiles,
     /// Start of the random numbers.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -145,7 +149,10 @@ impl Options {
     /// Who connects.
     pub(crate) fn identity(&self) -> anyhow::Result<Identity> {
         let nqn = Nqn::new(&self.host_nqn).context("--host-nqn")?;
-        Ok(Identity::named(nqn))
+        Ok(Identity {
+            keys: self.keys.read()?,
+            ..Identity::named(nqn)
+        })
     }
 
     /// Asks the discovery services, if there are any to ask.

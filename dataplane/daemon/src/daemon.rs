@@ -79,6 +79,7 @@ fn attachments(state_dir: &Path, identity: &Identity, dial: Dial) -> anyhow::Res
     let host = HostIdentity {
         nqn: identity.nqn.clone(),
         id: identity.id,
+        keys: None,
     };
     let methods = roadstead_attach::default_methods(&host, hold::held()?, Some(dial))?;
     let manager = Arc::new(Manager::open(state_dir.join(ATTACHMENTS), methods)?);
@@ -122,6 +123,7 @@ impl Parts {
         let looker = Looker::new(roadstead_initiator::Identity {
             nqn: Nqn::new(&identity.nqn).context("the host NQN")?,
             id: identity.id,
+            keys: None,
         });
         let (looks, attached) = (looker.clone(), attachments.clone());
         let keeper = Keeper::new(directory, to_reconciler.clone(), looks, file, attached);

@@ -108,7 +108,11 @@ impl Looker {
         let identity = match &spec.host {
             None => self.own.clone(),
             Some(host) => match Nqn::new(&host.nqn) {
-                Ok(nqn) => Identity { nqn, id: host.id },
+                Ok(nqn) => Identity {
+                    nqn,
+                    id: host.id,
+                    keys: host.keys.clone(),
+                },
                 // It was checked when the state came.
                 Err(_) => return,
             },

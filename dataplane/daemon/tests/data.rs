@@ -29,6 +29,7 @@ fn spec(address: SocketAddr, host: &str) -> Spec {
         identity: Identity {
             nqn: host.parse().unwrap(),
             id: Uuid::from_u128(7),
+            keys: None,
         },
         subsystem_nqn: roadstead_api::subsystem_nqn(VOLUME).parse().unwrap(),
         namespace: Wanted::Uuid(VOLUME.parse().unwrap()),

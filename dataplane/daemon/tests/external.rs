@@ -155,6 +155,27 @@ async fn an_attachment_names_an_appliance_that_the_node_knows() {
         (Code::InvalidArgument, true),
         "{why}"
     );
+    let key = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+    let with_key = |key: &str, external| v1::AttachRequest {
+        keys: Some(v1::HostKeys {
+            host: key.into(),
+            controller: String::new(),
+        }),
+        ..request("", 3, external)
+    };
+    for (request, words) in [
+        (with_key(&key[..40], ""), "keys: host: it does not have"),
+        (with_key(key, "array"), "keys: those of an appliance"),
+    ] {
+        let (code, why) = refusal(request).await;
+        assert_eq!(code, Code::InvalidArgument, "{why}");
+        assert!(
+            why.starts_with(words) && !why.contains("DHHC-1:00"),
+            "{why}"
+        );
+    }
+    let (code, why) = refusal(with_key(key, "")).await;
+    assert_eq!(code, Code::FailedPrecondition, "{why}");
     // The name itself is no reason.
     let (code, why) = refusal(request("", 3, "")).await;
     assert_eq!(code, Code::FailedPrecondition, "{why}");

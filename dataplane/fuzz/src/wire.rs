@@ -1,5 +1,7 @@
 //! Codecs of the wire.
 
+use roadstead_nvme::dhchap::Secret;
+use roadstead_nvme::dhchap::message::Received;
 use roadstead_nvme::event::AsyncEvent;
 use roadstead_nvme::fabrics::InvalidParameter;
 use roadstead_nvme::feature::NumberOfQueues;
@@ -34,7 +36,7 @@ pub fn nvme_commands(bytes: &[u8]) {
     }
 }
 
-/// Names, lists and results.
+/// Names, lists, results and messages of authentication.
 pub fn nvme_names(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let number = input.u32();
@@ -56,6 +58,12 @@ pub fn nvme_names(bytes: &[u8]) {
         descriptor.write(&mut list);
     }
     assert_eq!(NamespaceDescriptor::read_list(&list), descriptors);
+    if let Ok((_, Received::Challenge(challenge))) = Received::parse(rest) {
+        assert_eq!(challenge.challenge.len(), challenge.hash.bytes());
+    }
+    if let Ok(Ok(secret)) = std::str::from_utf8(rest).map(Secret::parse) {
+        assert_eq!(secret.text().as_bytes(), rest);
+    }
 }
 
 /// What a reader said, with pieces of data put together.

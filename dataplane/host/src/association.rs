@@ -7,6 +7,7 @@ use roadstead_nvme::AnaState;
 use roadstead_nvme::identify::cns;
 
 use crate::admin::Control;
+use crate::auth::Admission;
 use crate::choice::Candidate;
 use crate::host::Fencing;
 use crate::queue::{Check, InFlight, Queue};
@@ -50,6 +51,8 @@ pub(crate) struct Association {
     /// Until when `ana_state` may be [`AnaState::Change`].
     pub(crate) transition_until: Option<Instant>,
     pub(crate) queues: Vec<Queue>,
+    /// Their ways in.
+    pub(crate) admissions: Vec<Admission>,
     next_queue: usize,
     pub(crate) keep_alive_at: Instant,
     pub(crate) keep_alive_sent: Option<Instant>,
@@ -74,6 +77,7 @@ impl Association {
             ana_state: AnaState::Optimized,
             transition_until: None,
             queues,
+            admissions: Vec::new(),
             next_queue: 0,
             // At once: it is the first measurement.
             keep_alive_at: now,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roadstead_nvme::dhchap::Keys;
 use roadstead_nvme::nqn::Nqn;
 use uuid::Uuid;
 
@@ -15,16 +16,23 @@ pub struct Identity {
     pub nqn: Nqn,
     /// Host identifier, the same on every connection of this node.
     pub id: Uuid,
+    /// By what it authenticates itself where that is demanded.
+    pub keys: Option<Keys>,
 }
 
 impl Identity {
-    /// A host with this name, and an identifier that follows from it: the UUID in the name, if it has one.
+    /// A host with this name and without keys, with an identifier that follows from the name: the UUID in it, if it has
+    /// one.
     pub fn named(nqn: Nqn) -> Self {
         let text = nqn.to_string();
         let own = text.rsplit_once("uuid:").map(|(_, uuid)| uuid);
         let id = own.and_then(|uuid| Uuid::try_parse(uuid).ok());
         let id = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()));
-        Self { nqn, id }
+        Self {
+            nqn,
+            id,
+            keys: None,
+        }
     }
 }
 

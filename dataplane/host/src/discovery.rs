@@ -12,6 +12,7 @@ use roadstead_nvme::{Portal, Transport};
 use zerocopy::FromBytes;
 
 use crate::admin::Control;
+use crate::auth::Admission;
 use crate::config::Identity;
 use crate::setup::{ADMIN_SQSIZE, SetUpError, ask_ready, is_ready};
 
@@ -72,7 +73,8 @@ fn entry(record: &DiscoveryRecord) -> Option<DiscoveryEntry> {
 /// Where a [`Discovery`] is.
 #[derive(Debug)]
 enum Step {
-    Connect,
+    /// Connect, and the authentication that follows it.
+    Enter(Box<Admission>),
     Enable,
     Ready,
     Log(LogReader),
@@ -106,7 +108,8 @@ impl Discovery {
             kato_ms: 0,
         };
         let command = Control::connect(identity, &Nqn::discovery(), queue, None);
-        let step = Step::Connect;
+        let admission = Admission::of_admin_queue(identity, &Nqn::discovery());
+        let step = Step::Enter(Box::new(admission));
         (Self { step }, command)
     }
 
@@ -116,9 +119,10 @@ impl Discovery {
     /// [`SetUpError`]: the service cannot be used.
     pub fn answer(&mut self, cqe: &Cqe, data: &[u8]) -> Result<DiscoveryStep, SetUpError> {
         let status = cqe.status();
-        if !status.is_success() {
+        if !status.is_success() && !matches!(self.step, Step::Enter(_)) {
             let what = match self.step {
-                Step::Connect => "Connect",
+                // It looks at its failures itself.
+                Step::Enter(_) => "",
                 Step::Enable => "Property Set",
                 Step::Ready => "Property Get",
                 Step::Log(_) => "Get Log Page (discovery)",
@@ -126,7 +130,10 @@ impl Discovery {
             return Err(SetUpError::Refused { what, status });
         }
         let (step, command) = match &mut self.step {
-            Step::Connect => {
+            Step::Enter(admission) => {
+                if let Some(next) = admission.answer(cqe, data)? {
+                    return Ok(DiscoveryStep::Send(next));
+                }
                 let enabled = Configuration::enabled().0;
                 (Step::Enable, Control::property_set(property::CC, enabled))
             }
@@ -222,6 +229,7 @@ impl LogReader {
 mod tests {
     use super::*;
     use roadstead_nvme::command::AdminCommand;
+    use roadstead_nvme::{Status, opcode};
     use zerocopy::IntoBytes;
 
     fn subsystem(number: u16) -> (DiscoveryRecord, DiscoveryEntry) {
@@ -265,6 +273,31 @@ mod tests {
             }
         }
         panic!("it does not end");
+    }
+
+    #[test]
+    fn a_service_may_demand_authentication() {
+        let nqn = Nqn::new("nqn.2026-11.io.roadstead:h").unwrap();
+        let key = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+        let secret = roadstead_nvme::dhchap::Secret::parse(key).unwrap();
+        let keys = roadstead_nvme::dhchap::Keys {
+            host: secret,
+            controller: None,
+        };
+        let identity = Identity {
+            keys: Some(keys),
+            ..Identity::named(nqn)
+        };
+        let demanded = Cqe::new(0, Status::SUCCESS, 1 << 17 | 1);
+        let (mut machine, _) = Discovery::start(&identity);
+        let Ok(DiscoveryStep::Send(first)) = machine.answer(&demanded, &[]) else {
+            panic!("{machine:?}");
+        };
+        assert_eq!(first.sqe.nsid.to_bytes()[0], opcode::fabrics::AUTH_SEND);
+        let refused = Cqe::new(0, Status::CONNECT_INVALID_HOST, 0);
+        let (mut machine, _) = Discovery::start(&identity);
+        let error = machine.answer(&refused, &[]).unwrap_err().to_string();
+        assert!(error.contains("Connect refused"), "{error}");
     }
 
     #[test]

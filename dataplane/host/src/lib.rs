@@ -26,7 +26,10 @@
 //!
 //! A [`Discovery`] asks a discovery service what a host may use, a [`Listing`] a subsystem for its namespaces.
 //!
-//! Left out: authentication, reservations.
+//! A controller that demands it is authenticated to, by DH-HMAC-CHAP: see [`AuthError`]. Its random numbers are the only thing
+//! that the rim does not bring.
+//!
+//! Left out: TLS, reservations.
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0c.
 
@@ -34,6 +37,7 @@ mod action;
 mod admin;
 mod ana;
 mod association;
+mod auth;
 mod backoff;
 mod cache;
 mod choice;
@@ -50,6 +54,7 @@ mod setup;
 
 pub use action::{Action, Command, Epoch, PathReport, PathState, Payload, Traffic};
 pub use admin::{Control, Names, nguid_text};
+pub use auth::AuthError;
 pub use backoff::BACKOFF_MIN;
 pub use config::{HostConfig, Identity, Limits, PathPolicy, Wanted};
 pub use discovery::{DISCOVERY_RECORDS_MAX, Discovery, DiscoveryEntry, DiscoveryStep};

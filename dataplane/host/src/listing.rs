@@ -7,6 +7,7 @@ use roadstead_nvme::nqn::Nqn;
 use roadstead_nvme::property::{self, Configuration};
 
 use crate::admin::{Control, Names, NamespaceData, namespace_list};
+use crate::auth::Admission;
 use crate::config::Identity;
 use crate::setup::{ADMIN_SQSIZE, SetUpError, ask_ready, is_ready};
 
@@ -38,6 +39,7 @@ pub enum ListingStep {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Connect,
+    Authenticate,
     Enable,
     Ready,
     List,
@@ -49,6 +51,7 @@ enum Step {
 #[derive(Debug)]
 pub struct Listing {
     step: Step,
+    admission: Admission,
     /// Not looked at yet, the next one last.
     left: Vec<u32>,
     listed: Vec<Listed>,
@@ -56,7 +59,7 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// The machine, and the first command. Its success alone says that the subsystem lets this host in.
+    /// The machine, and the first command.
     pub fn start(identity: &Identity, subsystem: &Nqn) -> (Self, Control) {
         let queue = Connect {
             qid: 0,
@@ -67,6 +70,7 @@ impl Listing {
         };
         let this = Self {
             step: Step::Connect,
+            admission: Admission::of_admin_queue(identity, subsystem),
             left: Vec::new(),
             listed: Vec::new(),
             is_cut_off: false,
@@ -76,7 +80,7 @@ impl Listing {
 
     /// The host is let in.
     pub fn is_let_in(&self) -> bool {
-        !matches!(self.step, Step::Connect)
+        !matches!(self.step, Step::Connect | Step::Authenticate)
     }
 
     /// Takes in the answer to the last command.
@@ -86,18 +90,22 @@ impl Listing {
     pub fn answer(&mut self, cqe: &Cqe, data: &[u8]) -> Result<ListingStep, SetUpError> {
         let status = cqe.status();
         let what = match self.step {
-            Step::Connect => "Connect",
             Step::Enable => "Property Set",
             Step::Ready => "Property Get",
             Step::List => "Identify Active Namespaces",
-            // Controllers before version 1.3 tell no names; and what was in the list may have gone since.
-            Step::Descriptors(_) | Step::Namespace(..) => "",
+            // The way in looks at its failures itself. Controllers before version 1.3 tell no names; and what was in the
+            // list may have gone since.
+            Step::Connect | Step::Authenticate | Step::Descriptors(_) | Step::Namespace(..) => "",
         };
         if !status.is_success() && !what.is_empty() {
             return Err(SetUpError::Refused { what, status });
         }
         let (step, command) = match self.step {
-            Step::Connect => {
+            Step::Connect | Step::Authenticate => {
+                if let Some(next) = self.admission.answer(cqe, data)? {
+                    self.step = Step::Authenticate;
+                    return Ok(ListingStep::Send(next));
+                }
                 let enabled = Configuration::enabled().0;
                 (Step::Enable, Control::property_set(property::CC, enabled))
             }

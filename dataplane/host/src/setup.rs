@@ -14,6 +14,7 @@ use crate::admin::{
     zeroes_limit,
 };
 use crate::ana::group_state;
+use crate::auth::{Admission, AuthError};
 use crate::config::{HostConfig, Wanted};
 use crate::queue::QUEUE_DEPTH_MAX;
 
@@ -60,6 +61,9 @@ pub enum SetUpError {
         /// With which status.
         status: Status,
     },
+    /// The queue was not authenticated.
+    #[error(transparent)]
+    Authentication(#[from] AuthError),
     /// The target's answer makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -113,6 +117,7 @@ pub(crate) struct Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Connect,
+    Authenticate,
     Capabilities,
     Enable,
     Ready,
@@ -130,6 +135,7 @@ impl Step {
     fn name(self) -> &'static str {
         match self {
             Self::Connect => "Connect",
+            Self::Authenticate => "Authentication",
             Self::Capabilities | Self::Ready => "Property Get",
             Self::Enable => "Property Set",
             Self::Controller | Self::Limits => "Identify Controller",
@@ -154,6 +160,7 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct SetUp {
     step: Step,
+    admission: Admission,
     capabilities: Capabilities,
     controller: Option<ControllerData>,
     /// Of Write Zeroes, as an exponent of pages; 0: none.
@@ -174,6 +181,7 @@ impl SetUp {
     pub(crate) fn start(config: &HostConfig) -> (Self, Control) {
         let this = Self {
             step: Step::Connect,
+            admission: Admission::of_admin_queue(&config.identity, &config.subsystem_nqn),
             capabilities: Capabilities(0),
             controller: None,
             zeroes_limit: 0,
@@ -205,8 +213,12 @@ impl SetUp {
         now: Instant,
     ) -> Result<Progress, SetUpError> {
         let status = cqe.status();
-        // Controllers before version 2.0 do not know these limits, and have none. Those before 1.3 tell no names.
-        let may_fail = matches!(self.step, Step::Limits | Step::Descriptors);
+        // Controllers before version 2.0 do not know these limits, and have none. Those before 1.3 tell no names. The way
+        // in looks at its failures itself.
+        let may_fail = matches!(
+            self.step,
+            Step::Connect | Step::Authenticate | Step::Limits | Step::Descriptors
+        );
         if !status.is_success() && !may_fail {
             return Err(SetUpError::Refused {
                 what: self.step.name(),
@@ -215,10 +227,17 @@ impl SetUp {
         }
         let result = cqe.result.get();
         let (step, command) = match self.step {
-            Step::Connect => {
-                self.cntlid = low_u16(result);
-                let get = Control::property_get(property::CAP, true);
-                (Step::Capabilities, get)
+            Step::Connect | Step::Authenticate => {
+                if self.step == Step::Connect {
+                    self.cntlid = low_u16(result);
+                }
+                match self.admission.answer(cqe, data)? {
+                    Some(next) => (Step::Authenticate, next),
+                    None => {
+                        let get = Control::property_get(property::CAP, true);
+                        (Step::Capabilities, get)
+                    }
+                }
             }
             Step::Capabilities => {
                 self.capabilities = Capabilities(result);
@@ -402,6 +421,9 @@ impl SetUp {
         })
     }
 }
+
+pub(crate) const UNKNOWN_COMMAND: SetUpError =
+    SetUpError::Invalid("a completion for no command in flight");
 
 /// The ANA log has to name every group.
 pub(crate) const NO_ANA_GROUP: SetUpError =

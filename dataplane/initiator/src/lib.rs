@@ -10,7 +10,7 @@
 //! What is guaranteed about requests stands in [`roadstead_host`]. Data is copied once on each way: from a
 //! request's buffer to the connection's output or to a registered buffer, and from there to the request's buffer.
 //!
-//! Left out: TLS, authentication.
+//! Left out: TLS.
 
 mod buffers;
 mod client;
@@ -34,9 +34,10 @@ pub use look::{LOOK_PORTALS_MAX, Reach, Seen, look};
 pub use rdma::rdma_available;
 pub use rim::Rim;
 pub use roadstead_host::{
-    Identity, IoError, Limits, Listed, Names, NamespaceInfo, Op, PathPolicy, PathReport, PathState,
-    Refused, Traffic, Wanted, nguid_text,
+    AuthError, Identity, IoError, Limits, Listed, Names, NamespaceInfo, Op, PathPolicy, PathReport,
+    PathState, Refused, Traffic, Wanted, nguid_text,
 };
+pub use roadstead_nvme::dhchap::{Keys, Secret, SecretError};
 pub use roadstead_nvme::nqn::{Nqn, NqnError};
 pub use roadstead_nvme::{Portal, Status, Transport};
 pub use roadstead_ring::Segments;

@@ -80,18 +80,29 @@ pub fn look(nqn: &Nqn, portals: &[Portal], identity: &Identity, timeout: Duratio
 
 /// Whether the subsystem lets the host in at the portal: connects, and does no more.
 fn reach(nqn: &Nqn, portal: Portal, identity: &Identity, timeout: Duration) -> Reach {
-    let (mut machine, command) = Listing::start(identity, nqn);
-    let answer = Exchange::open(portal, Instant::now() + timeout)
-        .and_then(|mut exchange| exchange.run(&command))
-        .map_err(|error| error.to_string());
-    let let_in = answer.and_then(|(cqe, data)| {
-        let step = machine.answer(&cqe, &data);
-        step.map_err(|error| error.to_string())
-    });
-    match let_in {
+    match enter(nqn, portal, identity, Instant::now() + timeout) {
         Ok(_) => Reach::Reached,
         Err(why) => Reach::Failed(why),
     }
+}
+
+/// Connects, and authenticates this host if that is demanded: the connection, and what is to be sent next.
+fn enter(
+    nqn: &Nqn,
+    portal: Portal,
+    identity: &Identity,
+    deadline: Instant,
+) -> Result<(Exchange, Listing, ListingStep), String> {
+    let said = |error: ExchangeError| error.to_string();
+    let mut exchange = Exchange::open(portal, deadline).map_err(said)?;
+    let (mut machine, command) = Listing::start(identity, nqn);
+    let mut step = ListingStep::Send(command);
+    while let (false, ListingStep::Send(command)) = (machine.is_let_in(), &step) {
+        let (cqe, data) = exchange.run(command).map_err(said)?;
+        let answer = machine.answer(&cqe, &data);
+        step = answer.map_err(|error| error.to_string())?;
+    }
+    Ok((exchange, machine, step))
 }
 
 /// The namespaces, and whether there may be more.
@@ -102,18 +113,18 @@ fn list(
     deadline: Instant,
 ) -> Result<(Vec<Listed>, bool), String> {
     let said = |error: ExchangeError| error.to_string();
-    let mut exchange = Exchange::open(portal, deadline).map_err(said)?;
-    let (mut machine, mut command) = Listing::start(identity, nqn);
+    let (mut exchange, mut machine, mut step) = enter(nqn, portal, identity, deadline)?;
     loop {
-        let (cqe, data) = exchange.run(&command).map_err(said)?;
-        let step = machine.answer(&cqe, &data);
-        match step.map_err(|error| error.to_string())? {
-            ListingStep::Send(next) => command = next,
+        let command = match step {
+            ListingStep::Send(next) => next,
             ListingStep::Later(next) => {
                 thread::sleep(READY_POLL);
-                command = next;
+                next
             }
             ListingStep::Done(namespaces, is_cut_off) => return Ok((namespaces, is_cut_off)),
-        }
+        };
+        let (cqe, data) = exchange.run(&command).map_err(said)?;
+        let answer = machine.answer(&cqe, &data);
+        step = answer.map_err(|error| error.to_string())?;
     }
 }

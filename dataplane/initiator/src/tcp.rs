@@ -59,8 +59,8 @@ pub(crate) struct Connection {
     sink: Sink,
     /// A completion that is due when the PDU's data has come.
     success: Option<u16>,
-    /// Data of the control command in flight that has any.
-    control_cid: u16,
+    /// The control command in flight whose data comes.
+    control_cid: Option<u16>,
     control: Vec<u8>,
 }
 
@@ -75,7 +75,7 @@ impl Connection {
             max_data: 0,
             sink: Sink::None,
             success: None,
-            control_cid: 0,
+            control_cid: None,
             control: Vec::new(),
         }
     }
@@ -95,7 +95,7 @@ impl Connection {
     /// Sends a command that is no request.
     pub(crate) fn send_control(&mut self, sqe: &Sqe, data: &[u8], data_in: u32, out: &mut Output) {
         if data_in > 0 {
-            self.control_cid = sqe.cid.get();
+            self.control_cid = Some(sqe.cid.get());
             self.control.clear();
             self.control.reserve(data_in as usize);
         }
@@ -226,7 +226,7 @@ impl Connection {
             Pdu::C2hData(data) => {
                 self.success = data.success.then_some(data.cid);
                 let (offset, length) = (data.offset, data.length);
-                self.sink = if data.cid == self.control_cid && self.qid == 0 {
+                self.sink = if self.control_cid == Some(data.cid) {
                     let next = usize::try_from(offset).ok() == Some(self.control.len());
                     if !next || self.control.len() + length as usize > self.control.capacity() {
                         return Err(out_of_range("data of an admin command is not the next").into());
@@ -296,7 +296,7 @@ impl Connection {
     }
 
     fn completed(&mut self, cqe: &Cqe, around: &mut Surroundings<'_>) {
-        let is_control = self.qid == 0 && cqe.cid.get() == self.control_cid;
+        let is_control = self.control_cid == Some(cqe.cid.get());
         let data = if is_control {
             self.control.as_slice()
         } else {

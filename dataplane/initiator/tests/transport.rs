@@ -30,6 +30,7 @@ fn spec(address: SocketAddr) -> Spec {
         identity: Identity {
             nqn: Nqn::new("nqn.2014-08.org.nvmexpress:uuid:test").unwrap(),
             id: Uuid::from_u128(5),
+            keys: None,
         },
         subsystem_nqn: Nqn::new("nqn.2026-11.io.roadstead:test").unwrap(),
         namespace: Wanted::Uuid(UUID),

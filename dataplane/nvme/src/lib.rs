@@ -4,7 +4,8 @@
 //! * [`status`]: status codes, with the type and flag bits.
 //! * [`command`]: typed commands. `parse` turns a submission queue entry into one, or into the status that
 //!   refuses it; `encode` is the reverse. Whoever holds a typed command need not look at raw bytes again.
-//! * [`fabrics`]: Connect, Property Get and Set, Disconnect. [`property`]: the controller's registers.
+//! * [`fabrics`]: Connect, Property Get and Set, Disconnect. [`property`]: the controller's registers. [`dhchap`]: keys and
+//!   messages of in-band authentication.
 //! * [`identify`], [`log`], [`feature`], [`event`]: the data structures of admin commands.
 //! * [`ana`]: states of paths. [`reservation`]: the data structures of reservation commands.
 //! * [`portal`]: transports and addresses. [`nqn`]: names of hosts and subsystems. [`name`]: text padded with blanks.
@@ -17,6 +18,7 @@
 
 pub mod ana;
 pub mod command;
+pub mod dhchap;
 pub mod event;
 pub mod fabrics;
 pub mod feature;

@@ -38,9 +38,9 @@ pub(super) struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// The option string, comma-separated as the kernel parses it.
-    pub(super) fn to_line(&self) -> String {
-        format!(
+    /// The option string, comma-separated as the kernel parses it. There may be keys in it.
+    fn to_line(&self) -> String {
+        let mut line = format!(
             "nqn={},transport={},traddr={},trsvcid={},hostnqn={},hostid={},\
              nr_io_queues={},keep_alive_tmo={},reconnect_delay={},ctrl_loss_tmo={}",
             self.nqn,
@@ -57,7 +57,15 @@ impl Options<'_> {
             },
             RECONNECT_DELAY.as_secs(),
             self.ctrl_loss_timeout.as_secs(),
-        )
+        );
+        if let Some(keys) = &self.host.keys {
+            // Base64 has no commas.
+            line += &format!(",dhchap_secret={}", keys.host.text());
+            if let Some(controller) = &keys.controller {
+                line += &format!(",dhchap_ctrl_secret={}", controller.text());
+            }
+        }
+        line
     }
 }
 
@@ -65,7 +73,7 @@ impl Options<'_> {
 ///
 /// # Errors
 /// The kernel's: EALREADY when it has this connection, ECONNREFUSED and the like, or the NVMe status of a
-/// refused Connect command as EIO or similar (dmesg has the status).
+/// refused Connect command as EIO or similar (dmesg has the status). Failed authentication is ECONNREFUSED.
 pub(super) fn connect(device: &Path, options: &Options<'_>) -> io::Result<Connected> {
     let mut file = OpenOptions::new().read(true).write(true).open(device)?;
     let line = options.to_line();
@@ -80,6 +88,23 @@ pub(super) fn connect(device: &Path, options: &Options<'_>) -> io::Result<Connec
     let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default());
     parse_answer(&text)
         .ok_or_else(|| io::Error::other(format!("answer {text:?} names no controller")))
+}
+
+/// Why the kernel did not connect, in words.
+pub(super) fn explain(error: &io::Error, has_keys: bool) -> String {
+    match (error.raw_os_error(), has_keys) {
+        // The kernel's name for every NVMe status.
+        (Some(libc::EIO), _) => {
+            "the target refuses the connection; the kernel's log has its status".into()
+        }
+        (Some(libc::EINVAL), true) => {
+            format!("{error}; the kernel may not know DH-HMAC-CHAP (CONFIG_NVME_HOST_AUTH)")
+        }
+        (Some(libc::ECONNREFUSED), true) => {
+            format!("{error}; if authentication failed, the kernel's log says so")
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn parse_answer(text: &str) -> Option<Connected> {
@@ -97,6 +122,7 @@ fn parse_answer(text: &str) -> Option<Connected> {
 
 #[cfg(test)]
 mod tests {
+    use roadstead_nvme::dhchap::{Keys, Secret};
     use roadstead_nvme::{Portal, Transport};
     use uuid::Uuid;
 
@@ -122,19 +148,57 @@ mod tests {
         assert!(line_to(path.unwrap().into(), true).contains(",keep_alive_tmo=1,"));
     }
 
+    #[test]
+    fn keys_are_options() {
+        let key = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+        let secret = Secret::parse(key).unwrap();
+        let keys = |controller| {
+            Some(Keys {
+                host: secret.clone(),
+                controller,
+            })
+        };
+        let path: PathSpec = "10.0.0.1:4420".parse::<Portal>().unwrap().into();
+        let plain = line_to(path, false);
+        let one = line_with(path, false, keys(None));
+        assert_eq!(one, format!("{plain},dhchap_secret={key}"));
+        let both = line_with(path, false, keys(Some(secret.clone())));
+        assert_eq!(both, format!("{one},dhchap_ctrl_secret={key}"));
+    }
+
     fn line_to(path: PathSpec, has_other: bool) -> String {
+        line_with(path, has_other, None)
+    }
+
+    fn line_with(path: PathSpec, has_other: bool, keys: Option<Keys>) -> String {
         let options = Options {
             nqn: "nqn.2026-11.io.roadstead:example",
             path: &path,
             host: &HostIdentity {
                 nqn: "nqn.2014-08.org.nvmexpress:uuid:h".into(),
                 id: Uuid::from_u128(1),
+                keys,
             },
             ctrl_loss_timeout: Duration::from_secs(600),
             has_other,
             cpus: 64,
         };
         options.to_line()
+    }
+
+    #[test]
+    fn errors_of_authentication_are_explained() {
+        let table = [
+            (libc::EIO, true, "its status"),
+            (libc::EINVAL, true, "CONFIG_NVME_HOST_AUTH"),
+            (libc::EINVAL, false, "(os error 22)"),
+            (libc::ECONNREFUSED, true, "authentication"),
+            (libc::ECONNREFUSED, false, "(os error 111)"),
+        ];
+        for (number, has_keys, words) in table {
+            let said = explain(&io::Error::from_raw_os_error(number), has_keys);
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

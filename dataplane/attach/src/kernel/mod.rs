@@ -111,11 +111,10 @@ impl KernelMethod {
             }
             match self.connect_path(spec, path) {
                 Ok(()) => working += 1,
-                // The kernel's name for every NVMe status.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => failures.push(format!(
-                    "{path}: the target refuses the connection; the kernel's log has its status"
-                )),
-                Err(error) => failures.push(format!("{path}: {error}")),
+                Err(error) => {
+                    let has_keys = spec.host(&self.host).keys.is_some();
+                    failures.push(format!("{path}: {}", fabrics::explain(&error, has_keys)));
+                }
             }
         }
         let reason = failures.join("; ");

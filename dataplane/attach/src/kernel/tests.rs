@@ -33,6 +33,7 @@ fn method(root: &Path) -> KernelMethod {
     let host = HostIdentity {
         nqn: "h".into(),
         id: Uuid::from_u128(1),
+        keys: None,
     };
     KernelMethod::with_roots(host, root.join("sys"), root.join("dev"))
 }

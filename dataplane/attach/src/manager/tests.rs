@@ -282,3 +282,18 @@ fn a_path_that_is_connected_after_the_detach_goes_again() {
     assert!(fake.with(|s| s.devices.is_empty()), "it is detached anew");
     assert!(manager.attachments().is_empty());
 }
+
+#[test]
+fn what_is_kept_is_for_root_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    // An earlier version left it.
+    let left = dir.path().join("a.new");
+    fs::write(&left, "{").unwrap();
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o644)).unwrap();
+    let manager = manager(dir.path(), &Fake::default());
+    manager.attach(spec("a")).unwrap();
+    let kept = fs::metadata(dir.path().join("a.json")).unwrap();
+    assert_eq!(kept.permissions().mode() & 0o777, 0o600);
+    assert!(!left.exists());
+}

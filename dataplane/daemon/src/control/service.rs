@@ -63,10 +63,22 @@ impl Service {
         }
     }
 
-    /// Whom this node is to an appliance, if not itself.
-    fn host(&self, external: &str) -> Result<Option<HostIdentity>, Status> {
+    /// Whom this node is to the target, if not itself without keys.
+    fn host(&self, request: &v1::AttachRequest) -> Result<Option<HostIdentity>, Status> {
+        let external = request.external.as_str();
+        let keys = desired::keys(request.keys.as_ref())
+            .map_err(|what| Status::invalid_argument(format!("keys: {what}")))?;
         if external.is_empty() {
-            return Ok(None);
+            let own = &self.node.reporter.identity;
+            return Ok(keys.map(|keys| HostIdentity {
+                nqn: own.nqn.clone(),
+                id: own.id,
+                keys: Some(keys),
+            }));
+        }
+        if keys.is_some() {
+            let what = "keys: those of an appliance are in the node's state";
+            return Err(Status::invalid_argument(what));
         }
         let known = self.node.looker.host(external);
         known.ok_or_else(|| {
@@ -130,7 +142,7 @@ impl NodeApi for Service {
     ) -> Result<Response<v1::AttachResponse>, Status> {
         self.only_at_socket("Attach")?;
         let request = request.into_inner();
-        let host = self.host(&request.external)?;
+        let host = self.host(&request)?;
         let spec = attach_spec(request, host)?;
         let attached = self.blocking(move |manager| manager.attach(spec)).await?;
         Ok(Response::new(v1::AttachResponse {

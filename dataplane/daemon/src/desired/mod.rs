@@ -20,7 +20,7 @@ mod value;
 use portal::portal;
 pub(crate) use portal::{path, portal_message};
 use value::*;
-pub(crate) use value::{ana_state_message, nqn, uuid};
+pub(crate) use value::{ana_state_message, keys, nqn, uuid};
 
 /// Most appliances of a state: each has a thread.
 const EXTERNALS_MAX: usize = 64;
@@ -459,7 +459,7 @@ impl Parser {
             }
         };
         let host = match (external.host_nqn.as_str(), external.host_id.as_str()) {
-            ("", "") => None,
+            ("", "") if external.keys.is_none() => None,
             (nqn, id) => Some(HostIdentity {
                 nqn: self.check(
                     place,
@@ -467,6 +467,7 @@ impl Parser {
                     value::nqn(nqn).map_err(|_| SECRET.into()),
                 )?,
                 id: self.check(place, "host_id", uuid(id).map_err(|_| SECRET.into()))?,
+                keys: self.check(place, "keys", keys(external.keys.as_ref()))?,
             }),
         };
         Some(ExternalSpec { name, source, host })

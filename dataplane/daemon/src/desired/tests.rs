@@ -294,6 +294,15 @@ fn appliances_have_rules() {
             |e| e.host_nqn = "secret".into(),
             "externals[0].host_nqn: cannot be used",
         ),
+        (
+            |e| {
+                e.keys = Some(v1::HostKeys {
+                    host: "DHHC-1:00:secret:".into(),
+                    controller: String::new(),
+                });
+            },
+            "externals[0].keys: host: ",
+        ),
     ];
     for (change, wanted) in table {
         let mut bad = good.clone();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use roadstead_api::v1;
 use roadstead_nvme::AnaState;
+use roadstead_nvme::dhchap::{Keys, Secret};
 use roadstead_target::limits::ANA_GROUPS_MAX;
 use uuid::Uuid;
 
@@ -16,6 +17,21 @@ const SERIAL_LENGTH_MAX: usize = 20;
 const NAME_LENGTH_MAX: usize = 253;
 /// NVMe-oF's well-known discovery service (NVMe Base 2.0, section 4.5.1).
 const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
+
+/// Keys of authentication; what is wrong with one does not show it.
+pub(crate) fn keys(keys: Option<&v1::HostKeys>) -> Result<Option<Keys>, String> {
+    let Some(keys) = keys else {
+        return Ok(None);
+    };
+    let secret = |name, text| Secret::parse(text).map_err(|error| format!("{name}: {error}"));
+    let controller = Some(keys.controller.as_str()).filter(|text| !text.is_empty());
+    Ok(Some(Keys {
+        host: secret("host", &keys.host)?,
+        controller: controller
+            .map(|text| secret("controller", text))
+            .transpose()?,
+    }))
+}
 
 pub(super) fn has_room(size_bytes: u64) -> Result<(), String> {
     if size_bytes == 0 {

@@ -11,6 +11,7 @@ use crate::action::{Action, Epoch};
 use crate::admin::Control;
 use crate::ana::from_status;
 use crate::association::{Abort, Association, Look};
+use crate::auth::Admission;
 use crate::backoff::Backoff;
 use crate::flow::{Part, RETRY_PAUSE, Verdict};
 use crate::path::Phase;
@@ -22,7 +23,7 @@ use crate::setup::{NamespaceInfo, Progress, SetUp, SetUpError, Way};
 const CID_KEEP_ALIVE: u16 = CONTROL_CID | 1;
 /// Identifier of Asynchronous Event Request.
 pub(super) const CID_EVENT: u16 = CONTROL_CID | 2;
-/// Identifier of Connect on an I/O queue.
+/// Identifier of Connect on an I/O queue, and of what may follow it, one after the other.
 pub(super) const CID_CONNECT: u16 = CONTROL_CID | 3;
 /// Identifier of Abort.
 pub(super) const CID_ABORT: u16 = CONTROL_CID | 4;
@@ -31,8 +32,7 @@ pub(super) const CID_FENCE: u16 = CONTROL_CID | 5;
 /// Identifiers of the sequence on the admin queue: this, with a count in the lower byte.
 pub(super) const CID_SEQUENCE: u16 = CONTROL_CID | 0x100;
 
-pub(super) const UNKNOWN_COMMAND: SetUpError =
-    SetUpError::Invalid("a completion for no command in flight");
+pub(super) use crate::setup::UNKNOWN_COMMAND;
 
 impl Host {
     /// A connection is open and initialised.
@@ -180,7 +180,7 @@ impl Host {
         let path = self.paths.get_mut(index).ok_or(UNKNOWN_COMMAND)?;
         let sequence = CID_SEQUENCE | path.sequence;
         match (cid, qid, &mut path.association) {
-            (CID_CONNECT, 1.., _) => self.queue_connected(index, qid, status),
+            (CID_CONNECT, 1.., _) => self.queue_connected(index, qid, cqe, data),
             (CID_FENCE, 0, Some(_)) => self.fence_answered(index, cqe),
             (CID_KEEP_ALIVE, 0, Some(association)) => {
                 association.kept_alive(keep_alive, now);
@@ -267,7 +267,11 @@ impl Host {
         let Some(path) = self.paths.get_mut(index) else {
             return;
         };
-        path.association = Some(Association::new(way, queues, now));
+        let mut association = Association::new(way, queues, now);
+        let (host, nqn) = (&self.config.identity, &self.config.subsystem_nqn);
+        let admissions = (0..way.grants.io_queues).map(|_| Admission::of_io_queue(host, nqn));
+        association.admissions = admissions.collect();
+        path.association = Some(association);
         let epoch = path.epoch;
         let entries = way.grants.queue_depth.saturating_add(1);
         let open = |qid| Action::Open {
@@ -285,14 +289,20 @@ impl Host {
         &mut self,
         index: usize,
         qid: u16,
-        status: Status,
+        cqe: &Cqe,
+        data: &[u8],
     ) -> Result<(), SetUpError> {
-        refused("Connect of an I/O queue", status)?;
         let path = self.paths.get_mut(index).ok_or(UNKNOWN_COMMAND)?;
         let (Phase::Queues { .. }, Some(association)) = (&path.phase, &mut path.association) else {
             return Err(UNKNOWN_COMMAND);
         };
-        if let Some(queue) = association.queues.get_mut(usize::from(qid - 1)) {
+        let number = usize::from(qid - 1);
+        let admission = association.admissions.get_mut(number);
+        if let Some(next) = admission.ok_or(UNKNOWN_COMMAND)?.answer(cqe, data)? {
+            self.send(index, qid, CID_CONNECT, next);
+            return Ok(());
+        }
+        if let Some(queue) = association.queues.get_mut(number) {
             queue.connected = true;
         }
         if association.queues.iter().all(|queue| queue.connected) {

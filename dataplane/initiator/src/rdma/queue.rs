@@ -224,7 +224,7 @@ impl Queue {
                 };
                 (command.sqe, data, data_in, command.in_capsule_bytes)
             }
-            // The capsules of admin queues have no room for data.
+            // Capsules are taken to have no room for the data of these.
             Work::Control {
                 sqe,
                 data_out,
@@ -244,7 +244,7 @@ impl Queue {
         match buffer.get_mut(..data.len()) {
             Some(room) if data_in == 0 => room.copy_from_slice(data),
             // What the target does not write of the answer is zero.
-            _ if self.qid == 0 => buffer.fill(0),
+            _ if slot_of(sqe.cid.get()).is_none() => buffer.fill(0),
             _ => {}
         }
         if data_in == 0 && length <= in_capsule_bytes {

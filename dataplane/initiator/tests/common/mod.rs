@@ -178,6 +178,7 @@ impl Target {
             identity: Identity {
                 nqn: Nqn::new("nqn.2014-08.org.nvmexpress:uuid:test").unwrap(),
                 id: Uuid::from_u128(5),
+                keys: None,
             },
             subsystem_nqn: Nqn::new(NQN).unwrap(),
             namespace: Wanted::Uuid(UUID),

@@ -29,6 +29,8 @@ pub struct Script {
     pub read: fn(&mut Peer, Sqe, &[u8]),
     pub write: fn(&mut Peer, Sqe, usize, Vec<u8>) -> Vec<u8>,
     pub identify: fn(&mut IdentifyController),
+    /// Sees every command first; true: it has answered it.
+    pub gate: fn(&mut Peer, &Sqe, &[u8]) -> bool,
 }
 
 impl Default for Script {
@@ -52,6 +54,7 @@ impl Default for Script {
                 false => capsule,
             },
             identify: |_| {},
+            gate: |_, _, _| false,
         }
     }
 }
@@ -66,6 +69,10 @@ pub struct Peer {
     later: VecDeque<(Pdu, Vec<u8>)>,
     /// What the host asked for.
     pub request: Option<IcReq>,
+    /// The result of Connect.
+    pub connected: u64,
+    /// For the gate to remember things in.
+    pub notes: Vec<Vec<u8>>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -92,6 +99,8 @@ impl Peer {
             input: Vec::new(),
             later: VecDeque::new(),
             request: None,
+            connected: 1,
+            notes: Vec::new(),
             seen,
         }
     }
@@ -232,6 +241,9 @@ impl Peer {
             let (Pdu::CapsuleCmd { sqe, .. }, data) = next? else {
                 panic!("not a command");
             };
+            if (script.gate)(self, &sqe, &data) {
+                continue;
+            }
             if sqe.opcode == opcode::FABRICS {
                 is_io |= self.fabrics(&sqe);
             } else if is_io {
@@ -249,6 +261,7 @@ impl Peer {
             FabricsCommand::PropertyGet { offset, .. } if offset == property::CAP => {
                 property::Capabilities::new(128, 10).0
             }
+            FabricsCommand::Connect(_) => self.connected,
             _ => 1,
         };
         let is_io = matches!(command, FabricsCommand::Connect(connect) if connect.qid > 0);

@@ -80,6 +80,7 @@ impl Guest {
             identity: Identity {
                 nqn: node::host_nqn(host),
                 id: Uuid::from_u64_pair(7, id),
+                keys: None,
             },
             subsystem_nqn: node::subsystem_nqn(),
             namespace: Wanted::Uuid(node::UUID),

@@ -9,7 +9,7 @@ mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roadstead_api::v1::{External, Portal, Transport};
+use roadstead_api::v1::{External, HostKeys, Portal, Transport};
 use roadstead_crds::{NVMeNamespace, Target};
 
 use super::index::Index;
@@ -92,6 +92,10 @@ pub(super) fn message(snapshot: &Snapshot, name: &str, target: &Target) -> Optio
         let host = credentials.host.as_ref().ok()?;
         message.host_nqn.clone_from(&host.nqn);
         message.host_id.clone_from(&host.id);
+        message.keys = host.keys.as_ref().map(|keys| HostKeys {
+            host: keys.host.text().into(),
+            controller: keys.controller.as_ref().map_or("", |key| key.text()).into(),
+        });
     }
     Some(message)
 }

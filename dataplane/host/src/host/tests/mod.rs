@@ -39,6 +39,7 @@ fn config() -> HostConfig {
         identity: Identity {
             nqn: Nqn::new("nqn.2014-08.org.nvmexpress:uuid:1").unwrap(),
             id: Uuid::from_u128(1),
+            keys: None,
         },
         subsystem_nqn: Nqn::new("nqn.2026-11.io.roadstead:example").unwrap(),
         namespace: Wanted::Uuid(UUID),
