@@ -22,6 +22,7 @@ fn spec() -> Spec {
         identity: Identity {
             nqn: HOST.parse().unwrap(),
             id: Uuid::from_u128(7),
+            keys: None,
         },
         subsystem_nqn: NQN.parse().unwrap(),
         namespace: Wanted::Uuid(Uuid::from_u128(42)),
