@@ -1,8 +1,6 @@
 #!/bin/bash
 # One namespace over RoCE and, not optimized, over TCP: its host moves to TCP when RoCE goes dark, and back, during verified I/O.
 NEEDS=vm
-# shellcheck disable=SC2034 # read by test.sh
-ALONE=yes # it measures stalls: not in `make test`
 . "$E2E/lib/standalone.sh"
 . "$E2E/lib/roce.sh"
 FAILOVERS=${FAILOVERS:-3} # each there and back

@@ -30,6 +30,8 @@ use super::{
 
 pub(super) const NQN: &str = "nqn.2026-11.io.roadstead:test";
 pub(super) const VOLUME_BYTES: u64 = 8 << 20;
+/// Small, so that I/O crosses their borders.
+pub(super) const EXTENT_BYTES: u64 = 64 << 10;
 const DRIVE_BYTES: usize = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +73,7 @@ impl Default for Setup {
 
 fn open_drive(kind: Kind, directory: &Path) -> (Pool, DriveIo) {
     let mut options = OpenOptions::new("test");
-    // Small extents, so that I/O crosses their borders.
-    options.extent_bytes = 64 << 10;
+    options.extent_bytes = EXTENT_BYTES;
     match kind {
         Kind::Memory => {
             let memory = Arc::new(SharedMemory::new(DRIVE_BYTES).unwrap());
