@@ -107,7 +107,7 @@ guest_boot() { # NAME [OPTION OF vm.sh...]: begins to boot it
   setsid nice -n 5 "$E2E/vm.sh" -c 2 -m 1024 -t $GUEST_SECONDS_MAX -s "$GUEST" -a "$E2E/guest/lib.sh" "$@" "$E2E/guest/agent.sh" >"$GUEST/log" 2>&1 </dev/null &
   echo $! >"$GUEST/pid"
 }
-guest_booted() { until_ok 120 "the guest has booted ($GUEST/log)" test -e "$GUEST/up"; }
+guest_booted() { until_ok 240 "the guest has booted ($GUEST/log)" test -e "$GUEST/up"; }
 guest_lives() { kill -0 "$(cat "$GUEST/pid")" 2>/dev/null; }
 guest_down() { # ends every guest of this kind
   local d pid i

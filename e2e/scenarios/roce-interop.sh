@@ -3,7 +3,7 @@
 NEEDS=vm
 . "$E2E/lib/standalone.sh"
 . "$E2E/lib/roce.sh"
-check kernel-host "A stock kernel's nvme-rdma host finds our target by discovery and connects; verified I/O of every size and depth, on blocks of 512 and 4096 bytes; a namespace that grows is told at once; nothing of the device is left after it." 420
+check kernel-host "A stock kernel's nvme-rdma host finds our target by discovery and connects; verified I/O of every size and depth, on blocks of 512 and 4096 bytes; a namespace that grows is told at once; nothing of the device is left after it." 540
 check link-cut "The Ethernet of the RoCE devices goes dark and comes back during verified I/O: the host reconnects, no error." 240
 check daemon-killed "The daemon is killed during verified I/O and starts again: the host reconnects over RDMA, no error." 240
 check both-transports "One namespace over RoCE and TCP, the latter non-optimized, both connected by connect-all: RoCE is used; its Ethernet goes dark and I/O goes on over TCP without an error; it comes back and is used again." 300
