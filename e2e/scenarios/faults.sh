@@ -8,7 +8,7 @@ check dataplane-kill9-fsync "kill -9 of the target's daemon during writes with f
 check initiator-kill9 "kill -9 of the daemon on the pod's node during writes with fsync: the I/O waits and goes on." 300
 check node-pods-replaced "The pods of both nodes' daemons are deleted, as an upgrade does, during writes with fsync: the I/O waits and goes on." 300
 check operator-kill "The operator is killed again and again while volumes are made and removed; all of them end as asked." 400
-check apiserver-down "The API server is down for a minute and both daemons are killed in it; the pod writes on." 300
+check apiserver-down "The API server is down for a minute and both daemons are killed in it; the pod writes on." 420
 check connection-cut "The target's cable is pulled for 20 s during verified I/O: it waits, goes on, and there is no error." 300
 check hostile-bytes "Random bytes, half PDUs and wrong lengths on the target's port end their own connection and nothing else." 240
 
@@ -189,7 +189,7 @@ operator_kill() {
 no_volume_on() { [ -z "$(k get nvmenamespaces -o jsonpath="{.items[?(@.status.target==\"$1\")].metadata.name}")" ]; }
 
 apiserver_down() {
-  local log=$OUT/$ID.acknowledged before
+  local log=$OUT/$ID.acknowledged before back
   private_target 1Gi
   volume_pod writer 2 data
   # No kubectl for a minute: the pod's own log, on the node's disk, holds what was acknowledged.
@@ -219,7 +219,10 @@ Y
   before=$(lines_in_log)
   until_ok 60 "the pod still writes" logs_more_than "$before"
   "$CLUSTER" apiserver start
+  back=$(date +%s)
   until_ok 60 "the API server answers" k get --raw /readyz
+  # Kubelets come back in their own time; a pod that is started before is evicted.
+  until_ok 150 "all nodes are heard again" all_heard "$back"
   [ "$(field pod/logger .status.phase)" = Running ] || die "the writer ended"
   k logs logger >"$log"
   : >"$log.err"
@@ -229,6 +232,14 @@ Y
   journal_verify writer "$log"
 }
 
+all_heard() { # SINCE: every node is Ready, and has said so since then
+  local n renewed
+  for n in 1 2 3; do
+    renewed=$(field "lease/node$n -n kube-node-lease" .spec.renewTime)
+    [ "$(date -d "$renewed" +%s)" -gt "$1" ] || return 1
+    condition "node/node$n" Ready | grep -q ^True || return 1
+  done
+}
 lines_in_log() { node 2 sh -c "cat /var/log/pods/${ID}_logger_*/c/0.log" | wc -l; }
 logs_more_than() { [ "$(lines_in_log)" -gt "$1" ]; }
 
