@@ -75,6 +75,8 @@ cluster_lane() {
   local names
   mapfile -t names < <(cd e2e/scenarios && grep -l '^NEEDS=cluster' ./*.sh | xargs grep -L '^ALONE=' | sed 's|^./||; s|.sh$||')
   scenarios "cluster scenarios" "${names[@]}"
+  # At last: two more virtual machines beside those of the other lane would be slow.
+  scenarios "two nodes with stock kernels" vm-node
 }
 scenarios() { # PART NAME...
   local part=$1 s0=$SECONDS rc=0

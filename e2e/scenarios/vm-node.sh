@@ -2,7 +2,7 @@
 # Two nodes with stock kernels and RDMA devices: the policy chooses RoCE, the kernel's host uses it, TCP stands by.
 NEEDS=cluster
 # shellcheck disable=SC2034 # read by test.sh
-ALONE=yes # two emulated nodes want the machine for themselves: not in `make test`
+ALONE=yes # test.sh has it after the other scenarios of the cluster
 check roce "A pod's claim that wants low latency is attached over RoCE by the kernel's host, with TCP as the second path; RoCE's Ethernet goes dark during verified I/O, which goes on over TCP without an error, and RoCE is used again when it is back." 1500
 
 TARGET_NODE=12 POD_NODE=13
