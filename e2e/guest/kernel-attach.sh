@@ -18,7 +18,8 @@ start() {
   die "the daemon does not become ready: $(tail -n 20 /tmp/log)"
 }
 start
-attach() { roadstead --socket $S attach "$@" a --nqn $NQN --uuid 6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f10 --address 127.0.0.1:4420; }
+ADDRESS=127.0.0.1:4420
+attach() { roadstead --socket $S attach "$@" a --nqn $NQN --uuid 6f1c2b4e-8a55-4f0e-9a57-0d6e2d6f4f10 --address $ADDRESS; }
 attach --method kernel || die "attach: $(tail -n 20 /tmp/log)"
 attach --method kernel >/dev/null || die "the same attach again fails"
 dev=$(nsof $NQN)
@@ -32,15 +33,23 @@ roadstead --socket $S detach a || die "detach of what is gone fails"
 
 # Where the kernel has no NVMe host the same call gives a device of another driver.
 modprobe -a ublk_drv nbd fuse loop
-for method in ublk nbd fuse; do
-  dev=$(attach --method $method) || die "attach by $method: $(tail -n 20 /tmp/log)"
-  roadstead --socket $S attachments | grep "$method" | grep -q "$dev" || die "the list does not say $method and $dev"
-  fio --name=verify --filename="$dev" --rw=randrw --bs=4k --size=16M --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --minimal >/dev/null
-  dd if=/dev/urandom of="$dev" bs=1M count=4 oflag=direct conv=fsync status=none
-  blkdiscard -z -o 1M -l 1M "$dev"
-  cmp -n 1048576 "$dev" /dev/zero 1048576 || die "zeroes written by $method do not read as zeroes"
-  roadstead --socket $S detach a
-done
+each() { # over ADDRESS
+  local method dev
+  for method in ublk nbd fuse; do
+    dev=$(attach --method $method) || die "attach by $method: $(tail -n 20 /tmp/log)"
+    roadstead --socket $S attachments | grep "$method" | grep -q "$dev" || die "the list does not say $method and $dev"
+    fio --name=verify --filename="$dev" --rw=randrw --bs=4k --size=16M --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --minimal >/dev/null
+    dd if=/dev/urandom of="$dev" bs=1M count=4 oflag=direct conv=fsync status=none
+    blkdiscard -z -o 1M -l 1M "$dev"
+    cmp -n 1048576 "$dev" /dev/zero 1048576 || die "zeroes written by $method do not read as zeroes"
+    roadstead --socket $S detach a
+  done
+}
+each
+# The same without a network, as the target is in this daemon.
+ADDRESS=local
+each
+refused 'kernel' attach --method kernel
 [ -z "$(losetup -n -l)" ] || die "a loop device is left: $(losetup -l)"
 [ ! -e /sys/block/nbd0/pid ] || die "an nbd device is left"
 [ -z "$(ls /sys/class/ublk-char)" ] || die "a ublk device is left"

@@ -67,23 +67,32 @@ WRITES='
   done
   echo "$i rounds"'
 
-# two_nodes: both boot at the same time, joined by an Ethernet of their own.
+# two_nodes: both boot at the same time, joined by an Ethernet of their own, whose frames carry RoCE packets of 4096 bytes.
+ETHERNET=rsroce
 two_nodes() {
-  local link=$CLUSTER_DIR/run/roce-ethernet n first
-  rm -f "$link"
-  for n in $TARGET_NODE $POD_NODE; do later "$CLUSTER" vm rm "$n"; done
-  (kernel_node $TARGET_NODE -q "$(ethernet $TARGET_NODE on "$link")") &
+  local n first
+  ip link del ${ETHERNET}0 2>/dev/null || true # of a run that was broken off
+  ip link add ${ETHERNET}0 mtu 4500 type bridge
+  later ip link del ${ETHERNET}0
+  ip link set ${ETHERNET}0 up
+  for n in $TARGET_NODE $POD_NODE; do
+    ip link del "$ETHERNET$n" 2>/dev/null || true
+    ip tuntap add dev "$ETHERNET$n" mode tap
+    later ip link del "$ETHERNET$n"
+    ip link set "$ETHERNET$n" mtu 4500 master ${ETHERNET}0 up
+    later "$CLUSTER" vm rm "$n"
+  done
+  (kernel_node $TARGET_NODE -q "$(ethernet $TARGET_NODE)") &
   first=$!
-  until_ok 300 "node$TARGET_NODE's end of the Ethernet" test -S "$link"
-  kernel_node $POD_NODE -q "$(ethernet $POD_NODE off "$link")"
+  kernel_node $POD_NODE -q "$(ethernet $POD_NODE)"
   wait $first
   for n in $TARGET_NODE $POD_NODE; do
     kernel_node_open "$n"
     vm "$n" modprobe nvme-tcp
   done
 }
-ethernet() { # NODE SERVER LINK: the options of QEMU
-  echo "-netdev stream,id=roce,server=$2,addr.type=unix,addr.path=$3 -device virtio-net-pci,netdev=roce,mac=52:54:00:07:00:$1,romfile="
+ethernet() { # NODE: the options of QEMU
+  echo "-netdev tap,id=roce,ifname=$ETHERNET$1,script=no,downscript=no -device virtio-net-pci,netdev=roce,mac=52:54:00:07:00:$1,romfile="
 }
 path() { # NUMBER
   local p=".status.paths[$1]"
