@@ -105,6 +105,15 @@ in_pod_retry() { # kubectl exec goes through the kubelet, which may just be star
   die "not within 20 tries: $*"
 }
 
+# nothing_was_lost LOG: the writer saw no error, and everything that was acknowledged is there on another node
+nothing_was_lost() {
+  [ ! -s "$1.err" ] || die "the writer saw an error: $(cat "$1.err")"
+  k delete pod writer --timeout=60s
+  toolbox writer 3 data
+  wait_pod writer 120
+  journal_verify writer "$1"
+}
+
 # kill_while_writing NODE: the daemon of that node dies five times below a pod on node2 whose volume is on node1
 kill_while_writing() {
   local log=$OUT/$ID.acknowledged i
@@ -116,11 +125,7 @@ kill_while_writing() {
     kill_in_node "$1" roadsteadd
     more_lines "$log" 20 90
   done
-  [ ! -s "$log.err" ] || die "the writer saw an error: $(cat "$log.err")"
-  k delete pod writer --timeout=60s
-  toolbox writer 3 data
-  wait_pod writer 120
-  journal_verify writer "$log"
+  nothing_was_lost "$log"
 }
 dataplane_kill9_fsync() { kill_while_writing 1; }
 initiator_kill9() { kill_while_writing 2; }
@@ -140,11 +145,7 @@ node_pods_replaced() {
       more_lines "$log" 20 90
     done
   done
-  [ ! -s "$log.err" ] || die "the writer saw an error: $(cat "$log.err")"
-  k delete pod writer --timeout=60s
-  toolbox writer 3 data
-  wait_pod writer 120
-  journal_verify writer "$log"
+  nothing_was_lost "$log"
   until_ok 60 "nothing is left of $(volume_of data) on node2" mounts_none 2 "$(volume_of data)"
 }
 another_pod() { # NODE THAN

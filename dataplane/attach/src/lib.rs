@@ -45,8 +45,8 @@ pub use manager::{Attachment, Manager};
 pub use method::{Availability, Device, Method, best};
 pub use remote::set_io_flusher;
 pub use spec::{
-    CTRL_LOSS_TIMEOUT_DEFAULT, HostIdentity, ID_LEN_MAX, Losses, NQN_LEN_MAX, PATHS_MAX, PathSpec,
-    PathState, PathStatus, Segments, Spec, Traffic,
+    CTRL_LOSS_TIMEOUT_DEFAULT, CommandCounts, HostIdentity, ID_LEN_MAX, Losses, NQN_LEN_MAX,
+    PATHS_MAX, PathSpec, PathState, PathStatus, Segments, Spec, Traffic,
 };
 
 /// Every method of this build, best first, for [`Manager::open`]. `held`, if there is a holder: it and what it kept for

@@ -11,6 +11,7 @@ use roadstead_ring::ReactorConfig;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
+use crate::manager::failed_paths;
 use crate::method::Availability;
 use crate::{AttachError, HostIdentity, Losses, PathSpec, PathState, PathStatus, Spec, Traffic};
 
@@ -111,7 +112,15 @@ impl Remote {
     }
 
     /// What the paths of a namespace do now, in the order of the spec. Those that the initiator cannot use here are left out.
-    pub(crate) fn path_statuses(&self, spec: &Spec, namespace: &Namespace) -> Vec<PathStatus> {
+    /// `None`: it is not attached.
+    pub(crate) fn path_statuses(
+        &self,
+        spec: &Spec,
+        namespace: Option<Namespace>,
+    ) -> Vec<PathStatus> {
+        let Some(namespace) = namespace else {
+            return failed_paths(spec, "not attached");
+        };
         let there = namespace.measure();
         let known = |path: &PathSpec| {
             let seen = there.iter().find(|seen| seen.portal == path.portal());
@@ -127,7 +136,16 @@ impl Remote {
     }
 
     /// Has a namespace in use reached over these paths. Says which it has: these, and others that have not ended yet.
-    pub(crate) fn follow_paths(&self, namespace: &Namespace, paths: &[PathSpec]) -> Vec<PathSpec> {
+    /// `None`: it is not attached.
+    pub(crate) fn follow_paths(
+        &self,
+        spec: &Spec,
+        namespace: Option<Namespace>,
+        paths: &[PathSpec],
+    ) -> Vec<PathSpec> {
+        let Some(namespace) = namespace else {
+            return spec.paths.clone();
+        };
         namespace.follow(self.usable(paths).map(PathSpec::portal).collect());
         let mut has = paths.to_vec();
         let there = namespace.paths().into_iter();
@@ -157,10 +175,7 @@ fn status(path: PathSpec, seen: &InitiatorPath) -> PathStatus {
         },
         round_trip: report.round_trip,
         traffic: Some(Traffic {
-            reads: report.traffic.reads,
-            writes: report.traffic.writes,
-            read_bytes: report.traffic.read_bytes,
-            written_bytes: report.traffic.written_bytes,
+            commands: report.traffic,
             segments: seen.segments,
         }),
     }

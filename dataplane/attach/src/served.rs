@@ -11,7 +11,6 @@ use roadstead_initiator::Namespace;
 use roadstead_nvme::Transport;
 use tracing::{info, warn};
 
-use crate::manager::failed_paths;
 use crate::method::{Availability, Device, Method};
 use crate::names::{in_use, size_bytes};
 use crate::remote::{Remote, follow_size, is_read_only};
@@ -255,16 +254,10 @@ impl<D: Driver> Method for Served<D> {
     }
 
     fn paths(&self, spec: &Spec) -> Vec<PathStatus> {
-        match self.namespace(spec) {
-            Some(namespace) => self.remote.path_statuses(spec, &namespace),
-            None => failed_paths(spec, "not attached"),
-        }
+        self.remote.path_statuses(spec, self.namespace(spec))
     }
 
     fn follow(&self, spec: &Spec, paths: &[PathSpec]) -> Vec<PathSpec> {
-        match self.namespace(spec) {
-            Some(namespace) => self.remote.follow_paths(&namespace, paths),
-            None => spec.paths.clone(),
-        }
+        self.remote.follow_paths(spec, self.namespace(spec), paths)
     }
 }

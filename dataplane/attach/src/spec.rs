@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{AttachError, Foreign};
 
-pub use roadstead_initiator::Segments;
+pub use roadstead_initiator::{Segments, Traffic as CommandCounts};
 
 /// How long I/O waits for a lost connection when the request does not say.
 pub const CTRL_LOSS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
@@ -233,14 +233,8 @@ impl PathStatus {
 /// What went over a path since it was made. A connection made anew may count from zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Reads that were carried out.
-    pub reads: u64,
-    /// Writes that were carried out.
-    pub writes: u64,
-    /// Bytes of those reads.
-    pub read_bytes: u64,
-    /// Bytes of those writes.
-    pub written_bytes: u64,
+    /// Commands with data that were carried out.
+    pub commands: CommandCounts,
     /// Segments or packets that were sent, and how many of them again, where the transport tells.
     pub segments: Option<Segments>,
 }

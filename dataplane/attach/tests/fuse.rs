@@ -262,7 +262,7 @@ fn a_device_in_use_follows_its_paths() {
     write(1);
     let before = bench.method.paths(&bench.spec).remove(0);
     let traffic = before.traffic.unwrap();
-    assert!(traffic.writes > 0 && traffic.segments.unwrap().sent > 0);
+    assert!(traffic.commands.writes > 0 && traffic.segments.unwrap().sent > 0);
     assert_eq!(before.ana_state, Some(AnaState::Optimized));
     wait_for("the other path alone", || {
         let has = bench.method.follow(&bench.spec, &[new]);
@@ -275,7 +275,7 @@ fn a_device_in_use_follows_its_paths() {
     write(2);
     let after = bench.method.paths(&bench.spec);
     assert_eq!((after[0].path, after[0].state), (new, PathState::Live));
-    assert!(after[0].traffic.unwrap().writes > 0);
+    assert!(after[0].traffic.unwrap().commands.writes > 0);
     assert_eq!(after[0].losses, Losses::default());
 }
 

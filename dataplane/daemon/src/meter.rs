@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use roadstead_attach::{PathSpec, Segments, Traffic};
+use roadstead_attach::{CommandCounts, PathSpec, Segments, Traffic};
 
 /// Between two samples, at least: counts of a shorter time make no rate.
 const STEP_MIN: Duration = Duration::from_secs(1);
@@ -92,15 +92,16 @@ impl Track {
 
     fn rates(&self, now: Instant) -> Rates {
         let mut time = Duration::ZERO;
-        let mut moved = Traffic::default();
+        let mut moved = CommandCounts::default();
         for step in &self.steps {
             let age = now.saturating_duration_since(step.from);
             if age <= RATES {
                 time += step.to.saturating_duration_since(step.from);
-                moved.reads = moved.reads.saturating_add(step.moved.reads);
-                moved.writes = moved.writes.saturating_add(step.moved.writes);
-                moved.read_bytes = moved.read_bytes.saturating_add(step.moved.read_bytes);
-                moved.written_bytes = moved.written_bytes.saturating_add(step.moved.written_bytes);
+                let more = step.moved.commands;
+                moved.reads = moved.reads.saturating_add(more.reads);
+                moved.writes = moved.writes.saturating_add(more.writes);
+                moved.read_bytes = moved.read_bytes.saturating_add(more.read_bytes);
+                moved.written_bytes = moved.written_bytes.saturating_add(more.written_bytes);
             }
         }
         Rates {
@@ -130,11 +131,14 @@ impl Track {
 /// What was counted between two samples. A count that went back is one of another connection: it says nothing.
 fn difference(before: Traffic, after: Traffic) -> Traffic {
     let segments = before.segments.zip(after.segments);
+    let (old, new) = (before.commands, after.commands);
     Traffic {
-        reads: after.reads.saturating_sub(before.reads),
-        writes: after.writes.saturating_sub(before.writes),
-        read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
-        written_bytes: after.written_bytes.saturating_sub(before.written_bytes),
+        commands: CommandCounts {
+            reads: new.reads.saturating_sub(old.reads),
+            writes: new.writes.saturating_sub(old.writes),
+            read_bytes: new.read_bytes.saturating_sub(old.read_bytes),
+            written_bytes: new.written_bytes.saturating_sub(old.written_bytes),
+        },
         segments: segments
             .filter(|(before, after)| before.sent <= after.sent)
             .map(|(before, after)| Segments {
@@ -163,10 +167,12 @@ mod tests {
     /// So many reads of 4 KiB, writes of 8 KiB, and segments with those sent again.
     fn traffic(reads: u64, writes: u64, segments: Option<(u64, u64)>) -> Traffic {
         Traffic {
-            reads,
-            writes,
-            read_bytes: reads * 4096,
-            written_bytes: writes * 8192,
+            commands: CommandCounts {
+                reads,
+                writes,
+                read_bytes: reads * 4096,
+                written_bytes: writes * 8192,
+            },
             segments: segments.map(|(sent, sent_again)| Segments { sent, sent_again }),
         }
     }

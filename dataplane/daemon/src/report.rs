@@ -247,7 +247,7 @@ pub(crate) fn without_counters(mut report: v1::NodeReport) -> v1::NodeReport {
 
 #[cfg(test)]
 mod tests {
-    use roadstead_attach::{Losses, PathSpec, Segments, Traffic};
+    use roadstead_attach::{CommandCounts, Losses, PathSpec, Segments, Traffic};
     use roadstead_nvme::{AnaState, Portal};
 
     use super::*;
@@ -279,10 +279,12 @@ mod tests {
         assert_eq!((before.read_iops, before.loss_measured), (0, false));
         status.round_trip = Some(Duration::from_micros(90));
         status.traffic = Some(Traffic {
-            reads: 200,
-            writes: 100,
-            read_bytes: 819_200,
-            written_bytes: 51_200,
+            commands: CommandCounts {
+                reads: 200,
+                writes: 100,
+                read_bytes: 819_200,
+                written_bytes: 51_200,
+            },
             segments: Some(Segments::default()),
         });
         report(&status, Duration::from_secs(1));

@@ -11,12 +11,12 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::{BLOCK, Target, UUID, pattern, read, run, wait_for};
+use common::{BLOCK, Target, UUID, at_work, pattern, read, run, wait_for};
 use roadstead_initiator::{
     ConnectError, Initiator, IoError, Limits, NamespaceRequest, Nqn, Op, PathPolicy, PathState,
     Status, Wanted,
@@ -119,31 +119,15 @@ fn work_over_changing_paths(policy: PathPolicy) {
     // Writes that wait for copies on a dead path wait for twice what the target is told: three times this.
     spec.limits.keep_alive = Duration::from_millis(300);
     let namespace = initiator.connect(spec).unwrap();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            let (namespace, stop) = (namespace.clone(), &stop);
-            scope.spawn(move || {
-                let blocks = if worker % 2 == 0 { 1 } else { 16 };
-                let mut round = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    round += 1;
-                    let data = pattern(blocks, round);
-                    run(&namespace, WRITE, worker * 16, blocks, data.clone()).unwrap();
-                    assert!(read(&namespace, worker * 16, blocks) == data);
-                }
-            });
-        }
+    at_work(&target, &namespace, WORKERS, |some_writes| {
         for cut in 0..CUTS {
-            let writes = target.writes();
-            wait_for("writes between cuts", || target.writes() > writes + 3);
+            some_writes();
             let portal = cut % 2;
             target.refuse_portal(portal, cut % 4 > 1);
             target.cut_portal(portal);
             std::thread::sleep(Duration::from_millis(20));
             target.refuse_portal(portal, false);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     wait_for("both paths", || {
         namespace

@@ -9,10 +9,9 @@
 mod common;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{BLOCK, Target, pattern, read, run, wait_for};
+use common::{BLOCK, Target, at_work, pattern, read, run, wait_for};
 use roadstead_initiator::{Initiator, Namespace, Op, PathState, PathStatus, Portal, Traffic};
 use roadstead_ring::ReactorConfig;
 use roadstead_target::Access;
@@ -46,33 +45,6 @@ fn move_to(namespace: &Namespace, portals: &[SocketAddr]) -> Vec<PathStatus> {
         at == portals && paths.iter().all(|p| p.report.state == PathState::Live)
     });
     namespace.measure()
-}
-
-/// Does something while workers write and read back, each its own blocks over and over. No request fails.
-fn at_work(target: &Target, namespace: &Namespace, something: impl FnOnce(&dyn Fn())) {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            let (namespace, stop) = (namespace.clone(), &stop);
-            scope.spawn(move || {
-                let blocks = if worker % 2 == 0 { 1 } else { 16 };
-                let mut round = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    round += 1;
-                    let data = pattern(blocks, round);
-                    run(&namespace, WRITE, worker * 16, blocks, data.clone()).unwrap();
-                    assert!(read(&namespace, worker * 16, blocks) == data);
-                }
-            });
-        }
-        let some_writes = || {
-            let before = target.writes();
-            wait_for("writes", || target.writes() > before + 8);
-        };
-        something(&some_writes);
-        some_writes();
-        stop.store(true, Ordering::Relaxed);
-    });
 }
 
 #[test]
@@ -135,7 +107,7 @@ fn a_path_is_added_while_requests_go_on() {
     let mut spec = target.spec();
     spec.paths.truncate(1);
     let namespace = initiator.connect(spec).unwrap();
-    at_work(&target, &namespace, |some_writes| {
+    at_work(&target, &namespace, WORKERS, |some_writes| {
         some_writes();
         let paths = move_to(&namespace, &portals);
         assert_eq!(paths[1].report.traffic, Traffic::default());
@@ -159,7 +131,7 @@ fn the_path_in_use_is_removed_and_all_are_replaced_while_requests_go_on() {
     spec.paths.truncate(2);
     spec.limits.io_queues = 2;
     let namespace = initiator.connect(spec).unwrap();
-    at_work(&target, &namespace, |some_writes| {
+    at_work(&target, &namespace, WORKERS, |some_writes| {
         some_writes();
         move_to(&namespace, &portals[1..2]);
         // Nobody needs it any more.
@@ -189,7 +161,7 @@ fn paths_break_and_change_at_the_same_time_and_no_request_fails() {
     // Writes that wait for copies on a dead path wait for twice what the target is told: three times this.
     spec.limits.keep_alive = Duration::from_millis(300);
     let namespace = initiator.connect(spec).unwrap();
-    at_work(&target, &namespace, |some_writes| {
+    at_work(&target, &namespace, WORKERS, |some_writes| {
         for round in 0..24 {
             let (broken, other) = (round % 3, (round / 2 + 1) % 3);
             let wanted = [portals[broken], portals[other]];
@@ -213,7 +185,7 @@ fn a_path_that_works_stays_until_a_wanted_one_works() {
     let mut spec = target.spec();
     spec.paths.truncate(1);
     let namespace = initiator.connect(spec).unwrap();
-    at_work(&target, &namespace, |some_writes| {
+    at_work(&target, &namespace, WORKERS, |some_writes| {
         namespace.follow(vec![dark.into()]);
         let at = || -> Vec<Portal> { namespace.paths().iter().map(|p| p.portal).collect() };
         some_writes();

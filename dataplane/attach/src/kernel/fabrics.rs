@@ -11,8 +11,8 @@ use crate::{HostIdentity, PathSpec};
 const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Keep-alive time-out.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// The same when there is another path: the kernel finds a dark one by this alone, and the shortest that it knows keeps
-/// I/O waiting for less than two seconds.
+/// The same when there is another path: the shortest that the kernel knows, by which it finds a dark one itself where
+/// our watch does not.
 const KEEP_ALIVE_SHORT: Duration = Duration::from_secs(1);
 /// Most I/O queues asked for; the target may give fewer.
 const IO_QUEUES_MAX: usize = 8;

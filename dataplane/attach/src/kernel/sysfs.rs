@@ -12,7 +12,7 @@ use roadstead_nvme::AnaState;
 use uuid::Uuid;
 
 use crate::names::attribute;
-use crate::{PathSpec, Traffic};
+use crate::{CommandCounts, PathSpec, Traffic};
 
 /// A controller: one connection of the kernel to a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,10 +141,12 @@ impl Namespace {
             return None;
         };
         Some(Traffic {
-            reads,
-            writes,
-            read_bytes: read_sectors.saturating_mul(SECTOR_BYTES),
-            written_bytes: written_sectors.saturating_mul(SECTOR_BYTES),
+            commands: CommandCounts {
+                reads,
+                writes,
+                read_bytes: read_sectors.saturating_mul(SECTOR_BYTES),
+                written_bytes: written_sectors.saturating_mul(SECTOR_BYTES),
+            },
             segments: None,
         })
     }
@@ -272,7 +274,7 @@ mod tests {
             [1, 2, 3, 4].map(|nsid| of(nsid).map(|n| n.ana_state())),
             [Some(Some(best)), Some(Some(other)), Some(None), None]
         );
-        let traffic = of(2).unwrap().traffic().unwrap();
+        let traffic = of(2).unwrap().traffic().unwrap().commands;
         assert_eq!((traffic.reads, traffic.read_bytes), (2, 8192));
         assert_eq!((traffic.writes, traffic.written_bytes), (3, 4096));
         file(root.path(), "class/nvme/nvme0/nvme0c0n2/stat", "1 2 words");

@@ -153,7 +153,7 @@ impl Watch {
         };
         // The state is a file: not under the lock.
         for (lost, other) in pairs {
-            if !doomed.contains(&lost) && lost.is_live() && other.is_live() {
+            if lost.is_live() && other.is_live() {
                 doomed.push(lost);
             }
         }

@@ -58,18 +58,18 @@ pub(super) fn paths(out: &mut String, attachments: &[Attachment]) {
     type Count = fn(&Traffic) -> Option<u64>;
     let counters: [(&'static str, &str, Count); 6] = [
         ("roadstead_path_reads_total", "Reads done.", |t| {
-            Some(t.reads)
+            Some(t.commands.reads)
         }),
         ("roadstead_path_writes_total", "Writes done.", |t| {
-            Some(t.writes)
+            Some(t.commands.writes)
         }),
         ("roadstead_path_read_bytes_total", "Bytes read.", |t| {
-            Some(t.read_bytes)
+            Some(t.commands.read_bytes)
         }),
         (
             "roadstead_path_written_bytes_total",
             "Bytes written.",
-            |t| Some(t.written_bytes),
+            |t| Some(t.commands.written_bytes),
         ),
         (
             "roadstead_path_segments_total",
@@ -93,7 +93,7 @@ pub(super) fn paths(out: &mut String, attachments: &[Attachment]) {
 mod tests {
     use std::time::Duration;
 
-    use roadstead_attach::{Losses, PathSpec, Segments, Spec};
+    use roadstead_attach::{CommandCounts, Losses, PathSpec, Segments, Spec};
     use roadstead_nvme::Portal;
     use uuid::Uuid;
 
@@ -112,13 +112,15 @@ mod tests {
                 last_s: 9,
             },
             traffic: Some(Traffic {
-                reads: 3,
-                written_bytes: 8192,
+                commands: CommandCounts {
+                    reads: 3,
+                    written_bytes: 8192,
+                    ..CommandCounts::default()
+                },
                 segments: Some(Segments {
                     sent: 70,
                     sent_again: 1,
                 }),
-                ..Traffic::default()
             }),
             ..PathStatus::failed(paths[0], "")
         };

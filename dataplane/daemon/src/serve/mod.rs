@@ -21,7 +21,7 @@
 //! - A peer can make us hold at most what `roadstead_target::limits` and [`ServeConfig`] name.
 //!
 //! # Left out
-//! TLS, authentication, RDMA.
+//! TLS, authentication.
 
 mod backend;
 mod connections;

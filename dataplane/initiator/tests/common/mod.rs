@@ -382,3 +382,36 @@ pub fn read(namespace: &roadstead_initiator::Namespace, lba: u64, blocks: u32) -
     let memory = vec![0; blocks as usize * BLOCK];
     run(namespace, Op::Read, lba, blocks, memory).unwrap()
 }
+
+/// Does something while workers write and read back, each its own blocks over and over. No request fails.
+pub fn at_work(
+    target: &Target,
+    namespace: &roadstead_initiator::Namespace,
+    workers: u64,
+    something: impl FnOnce(&dyn Fn()),
+) {
+    const WRITE: Op = Op::Write { durable: false };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (namespace, stop) = (namespace.clone(), &stop);
+            scope.spawn(move || {
+                let blocks = if worker % 2 == 0 { 1 } else { 16 };
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    let data = pattern(blocks, round);
+                    run(&namespace, WRITE, worker * 16, blocks, data.clone()).unwrap();
+                    assert!(read(&namespace, worker * 16, blocks) == data);
+                }
+            });
+        }
+        let some_writes = || {
+            let before = target.writes();
+            wait_for("writes", || target.writes() > before + 8);
+        };
+        something(&some_writes);
+        some_writes();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
