@@ -39,6 +39,7 @@ metrics() {
   volume_pod p 2 data
   v=$(volume_of data)
   written() { metrics_of "http://$(node_ip 1):7421" | awk -v v="volume=\"$v\"" '/written_bytes/ && index($0, v) {print $NF}'; }
+  path_metric() { metrics_of "http://$(node_ip 2):7421" | awk -v v="attachment=\"$v\"" -v name="roadstead_path_$1{" 'index($0, name) == 1 && index($0, v) {print $NF}'; }
   metrics_of() { curl -sS -m 5 "$1/metrics"; }
   pod_ip() { k get pod -n "$NS" -l "app.kubernetes.io/component=$1" -o jsonpath='{.items[0].status.podIP}'; }
   expect_text "$(metrics_of "http://$(pod_ip operator):7424")" '^roadstead_operator_' "the operator's metrics"
@@ -47,6 +48,9 @@ metrics() {
   before=$(written)
   in_pod p dd if=/dev/urandom of=/data/f bs=1M count=16 conv=fsync status=none
   [ $(($(written) - before)) -ge $((16 << 20)) ] || die "written bytes went from $before to $(written)"
+  [ "$(path_metric written_bytes_total)" -ge $((16 << 20)) ] || die "the path has written $(path_metric written_bytes_total) bytes"
+  expect_text "$(path_metric round_trip_seconds)" '^0\.0*[1-9]|e-' "the path's round trip"
+  expect_text "$(path_metric segments_total)" '^[1-9]' "the path's segments"
   k delete pod p --timeout=60s
   until_ok 60 "the attachment is gone" no_attachment "$v"
   before=$(written)
